@@ -14,8 +14,8 @@ namespace ft::internal {
                               const char* condition);
 }  // namespace ft::internal
 
-#define FT_CHECK(condition)                                          \
-  do {                                                               \
-    if (!(condition)) [[unlikely]]                                   \
-      ::ft::internal::CheckFailed(__FILE__, __LINE__, #condition);   \
+#define FT_CHECK(condition)                                        \
+  do {                                                             \
+    if (!(condition)) [[unlikely]]                                 \
+      ::ft::internal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)
