@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The fast forms: plain loops over 16 lanes that the compiler turns into
+// vectors. Compiled once an instruction set (CMakeLists.txt) with
+// FT_KERNEL_TABLE as the name of the table. Nothing here may call an inline
+// function of another header: its copy could carry instructions that an older
+// processor lacks.
+
+#include "kernels/cpu_kernels.h"
+
+namespace ft::internal {
+namespace {
+
+constexpr int kLanes = 16;
+
+inline float Sqrt(float x) { return __builtin_sqrtf(x); }
+
+// exp within 2 ulp: 2^n by the exponent bits, the rest by a polynomial
+// (Cephes' expf). x is clamped to [-87.3, 88.3].
+inline float Exp(float x) {
+  x = x > 88.3f ? 88.3f : x;
+  x = x < -87.3f ? -87.3f : x;
+  const float shifted = x * 1.44269504088896341f + 12582912.0f;
+  const float n = shifted - 12582912.0f;
+  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const float e = (p * (r * r) + r) + 1.0f;
+  const int exponent = (static_cast<int>(n) + 127) << 23;
+  float scale;
+  __builtin_memcpy(&scale, &exponent, sizeof(scale));
+  return e * scale;
+}
+
+// The lanes of a sum, added pairwise.
+inline double AddLanes(const float* lanes) {
+  double sums[kLanes];
+  for (int l = 0; l < kLanes; ++l) sums[l] = lanes[l];
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int l = 0; l < width; ++l) sums[l] += sums[l + width];
+  }
+  return sums[0];
+}
+
+void AdamW(const AdamWConstants& c, int64_t n, float* __restrict p,
+           const float* __restrict g, float* __restrict m,
+           float* __restrict v) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float gradient = g[i] * c.gradient_scale;
+    m[i] = c.beta1 * m[i] + c.one_minus_beta1 * gradient;
+    v[i] = c.beta2 * v[i] + c.one_minus_beta2 * (gradient * gradient);
+    const float denominator = Sqrt(v[i]) * c.inv_sqrt_correction2 + c.eps;
+    p[i] = p[i] * c.decay_factor - c.step_size * (m[i] / denominator);
+  }
+}
+
+void RmsNormForward(int64_t rows, int64_t dim, const float* __restrict x,
+                    const float* __restrict w, float eps, float* __restrict y,
+                    float* __restrict rstd) {
+  for (int64_t row = 0; row < rows; ++row, x += dim, y += dim) {
+    float lanes[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= dim; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) lanes[l] += x[i + l] * x[i + l];
+    }
+    for (int l = 0; i + l < dim; ++l) lanes[l] += x[i + l] * x[i + l];
+    const double mean = AddLanes(lanes) / static_cast<double>(dim);
+    const float r = 1.0f / static_cast<float>(
+                               __builtin_sqrt(mean + static_cast<double>(eps)));
+    rstd[row] = r;
+    for (int64_t j = 0; j < dim; ++j) y[j] = (x[j] * r) * w[j];
+  }
+}
+
+void RmsNormBackward(int64_t rows, int64_t dim, const float* dy,
+                     const float* __restrict x, const float* __restrict w,
+                     const float* __restrict rstd, float* dx) {
+  for (int64_t row = 0; row < rows; ++row, x += dim, dy += dim, dx += dim) {
+    float lanes[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= dim; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        lanes[l] += (w[i + l] * dy[i + l]) * x[i + l];
+      }
+    }
+    for (int l = 0; i + l < dim; ++l) {
+      lanes[l] += (w[i + l] * dy[i + l]) * x[i + l];
+    }
+    const float r = rstd[row];
+    const float dot =
+        static_cast<float>(AddLanes(lanes) / static_cast<double>(dim));
+    const float factor = (r * r) * (r * dot);
+#pragma GCC ivdep
+    for (int64_t j = 0; j < dim; ++j) {
+      dx[j] = r * (w[j] * dy[j]) - x[j] * factor;
+    }
+  }
+}
+
+void Rope(float* x, int64_t tokens, int64_t heads, int64_t head_dim,
+          int64_t rotary_dim, int64_t row_stride, const int32_t* positions,
+          const float* cos, const float* sin, float sign) {
+  const int64_t half = rotary_dim / 2;
+  for (int64_t token = 0; token < tokens; ++token) {
+    const float* __restrict c = cos + positions[token] * half;
+    const float* __restrict s = sin + positions[token] * half;
+    for (int64_t head = 0; head < heads; ++head) {
+      float* __restrict low = x + token * row_stride + head * head_dim;
+      float* __restrict high = low + half;
+#pragma GCC ivdep
+      for (int64_t i = 0; i < half; ++i) {
+        const float a = low[i];
+        const float b = high[i];
+        const float turned = sign * s[i];
+        low[i] = a * c[i] - b * turned;
+        high[i] = b * c[i] + a * turned;
+      }
+    }
+  }
+}
+
+void SwigluForward(int64_t n, const float* gate, const float* up, float* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = (gate[i] / (1.0f + Exp(-gate[i]))) * up[i];
+  }
+}
+
+void SwigluBackward(int64_t n, const float* dout, float* gate, float* up,
+                    float* out) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const float e = gate[i];
+    const float u = up[i];
+    const float d = dout[i];
+    const float s = 1.0f / (1.0f + Exp(-e));
+    const float silu = e * s;
+    up[i] = d * silu;
+    gate[i] = (d * u) * (s * (1.0f + e * (1.0f - s)));
+    out[i] = silu * u;
+  }
+}
+
+void CrossEntropy(int64_t rows, int64_t vocabulary, float* z,
+                  const int64_t* labels, float scale, double* nll) {
+  constexpr int64_t kBlock = 512;
+  for (int64_t row = 0; row < rows; ++row, z += vocabulary) {
+    float highest[kLanes];
+    for (int l = 0; l < kLanes; ++l) highest[l] = z[0];
+    int64_t i = 0;
+    for (; i + kLanes <= vocabulary; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        highest[l] = z[i + l] > highest[l] ? z[i + l] : highest[l];
+      }
+    }
+    float m = highest[0];
+    for (int l = 1; l < kLanes; ++l) m = highest[l] > m ? highest[l] : m;
+    for (; i < vocabulary; ++i) m = z[i] > m ? z[i] : m;
+
+    const float target = z[labels[row]];
+    double sum = 0;
+    for (int64_t begin = 0; begin < vocabulary; begin += kBlock) {
+      const int64_t end =
+          begin + kBlock < vocabulary ? begin + kBlock : vocabulary;
+      float lanes[kLanes] = {};
+      int64_t j = begin;
+      for (; j + kLanes <= end; j += kLanes) {
+        for (int l = 0; l < kLanes; ++l) {
+          const float e = Exp(z[j + l] - m);
+          z[j + l] = e;
+          lanes[l] += e;
+        }
+      }
+      for (int l = 0; j + l < end; ++l) {
+        const float e = Exp(z[j + l] - m);
+        z[j + l] = e;
+        lanes[l] += e;
+      }
+      sum += AddLanes(lanes);
+    }
+    nll[row] = static_cast<double>(m) + __builtin_log(sum) -
+               static_cast<double>(target);
+    // A row with NaN or infinity must not look fine after the clamp in Exp.
+    if (!(m - m == 0.0f)) nll[row] = static_cast<double>(m - m);
+    const float factor = static_cast<float>(static_cast<double>(scale) / sum);
+    for (int64_t j = 0; j < vocabulary; ++j) z[j] *= factor;
+    z[labels[row]] -= scale;
+  }
+}
+
+void TileSquares(int64_t n, const float* x, double* tiles) {
+  constexpr int64_t kTile = 1024;
+  for (int64_t begin = 0; begin < n; begin += kTile) {
+    const int64_t end = begin + kTile < n ? begin + kTile : n;
+    double lanes[kLanes] = {};
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        const double value = static_cast<double>(x[i + l]);
+        lanes[l] += value * value;
+      }
+    }
+    for (int l = 0; i + l < end; ++l) {
+      const double value = static_cast<double>(x[i + l]);
+      lanes[l] += value * value;
+    }
+    for (int width = kLanes / 2; width > 0; width /= 2) {
+      for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+    }
+    tiles[begin / kTile] = lanes[0];
+  }
+}
+
+}  // namespace
+
+const CpuKernels FT_KERNEL_TABLE = {
+    .adamw = &AdamW,
+    .rms_norm_forward = &RmsNormForward,
+    .rms_norm_backward = &RmsNormBackward,
+    .rope = &Rope,
+    .swiglu_forward = &SwigluForward,
+    .swiglu_backward = &SwigluBackward,
+    .cross_entropy = &CrossEntropy,
+    .tile_squares = &TileSquares,
+};
+
+}  // namespace ft::internal
