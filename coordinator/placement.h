@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Finds room for one gang: all ranks or none, on as few workers as possible,
+// and where results must be the same to the bit, on one ISA class and one
+// digest of the base model. Pure.
+
+#pragma once
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ft/v1/resources.pb.h"
+
+namespace ft {
+
+// What a job wants.
+struct GangDemand {
+  std::string job_id;
+  int32_t priority = 50;
+  int64_t submit_seq = 0;
+  int32_t ranks = 1;
+
+  std::string model;         // Name under the workers' model roots.
+  std::string model_digest;  // Empty: any, but the same for the whole gang.
+
+  // Results must not depend on where it runs: one ISA class for the gang.
+  bool one_isa_class = true;
+  std::string isa_class;  // Of earlier attempts; empty: any.
+
+  // Taken only where nothing else fits: a crash happened there.
+  std::set<std::string> avoid_workers;
+};
+
+// What a worker offers.
+struct WorkerOffer {
+  std::string worker_id;
+  std::string isa_class;
+  std::map<std::string, std::string> models;  // Name to digest.
+
+  // Every slot, and for those in use by whom; held slots are free to their job.
+  struct SlotOffer {
+    int32_t slot = 0;
+    bool is_free = true;
+    std::string held_for;  // Set: only this job may have it.
+  };
+  std::vector<SlotOffer> slots = {};
+};
+
+struct Gang {
+  v1::Placement placement = {};  // By rank.
+  std::string isa_class;
+  std::string model_digest;
+};
+
+// Room for `demand` in what is free now. Nullopt: none.
+std::optional<Gang> FindGang(const GangDemand& demand,
+                             const std::vector<WorkerOffer>& offers);
+
+// Whether it would fit if every slot were free.
+bool WouldFitEmpty(const GangDemand& demand,
+                   const std::vector<WorkerOffer>& offers);
+
+// Whether `demand` could use `offer` at all (model, ISA class).
+bool Matches(const GangDemand& demand, const WorkerOffer& offer);
+
+}  // namespace ft

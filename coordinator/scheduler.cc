@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "coordinator/scheduler.h"
+
+#include <algorithm>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace ft {
+namespace {
+
+void TakeSlots(const Gang& gang, std::vector<WorkerOffer>& offers) {
+  for (const v1::RankPlacement& rank : gang.placement.ranks()) {
+    for (WorkerOffer& offer : offers) {
+      if (offer.worker_id != rank.worker_id()) continue;
+      for (WorkerOffer::SlotOffer& slot : offer.slots) {
+        if (slot.slot == rank.slot()) slot.is_free = false;
+      }
+    }
+  }
+}
+
+void Reserve(const GangDemand& demand, std::vector<WorkerOffer>& offers) {
+  for (WorkerOffer& offer : offers) {
+    if (!Matches(demand, offer)) continue;
+    for (WorkerOffer::SlotOffer& slot : offer.slots) {
+      if (slot.held_for.empty()) slot.held_for = demand.job_id;
+    }
+  }
+}
+
+std::string WhyWaiting(const GangDemand& demand,
+                       const std::vector<WorkerOffer>& offers,
+                       bool fits_empty) {
+  if (offers.empty()) return "no worker is attached and ready";
+  const bool any_model = std::ranges::any_of(offers, [&](const auto& offer) {
+    return offer.models.contains(demand.model);
+  });
+  if (!any_model) {
+    return absl::StrCat("no ready worker holds the model ", demand.model);
+  }
+  if (fits_empty) {
+    return absl::StrCat("not enough free slots for ", demand.ranks, " rank",
+                        demand.ranks == 1 ? "" : "s");
+  }
+  size_t slots = 0;
+  for (const WorkerOffer& offer : offers) {
+    if (Matches(demand, offer)) slots += offer.slots.size();
+  }
+  return absl::StrCat("wants ", demand.ranks,
+                      " slots; the ready workers that "
+                      "could run it have ",
+                      slots, " (same model digest and ISA class)");
+}
+
+}  // namespace
+
+Plan MakePlan(std::vector<GangDemand> waiting,
+              std::vector<WorkerOffer> offers) {
+  std::ranges::sort(waiting, [](const GangDemand& a, const GangDemand& b) {
+    return std::make_tuple(-a.priority, a.submit_seq) <
+           std::make_tuple(-b.priority, b.submit_seq);
+  });
+  Plan plan;
+  for (const GangDemand& demand : waiting) {
+    std::optional<Gang> gang = FindGang(demand, offers);
+    if (gang.has_value()) {
+      TakeSlots(*gang, offers);
+      plan.placements.push_back({demand.job_id, *std::move(gang)});
+      continue;
+    }
+    const bool fits_empty = WouldFitEmpty(demand, offers);
+    plan.waiting.push_back({demand.job_id,
+                            WhyWaiting(demand, offers, fits_empty),
+                            static_cast<int32_t>(plan.waiting.size())});
+    if (fits_empty) Reserve(demand, offers);
+  }
+  return plan;
+}
+
+}  // namespace ft
