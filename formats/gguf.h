@@ -10,12 +10,14 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "formats/gguf_blocks.h"
+#include "formats/mapped_file.h"
 
 namespace ft {
 
@@ -37,11 +39,7 @@ class GgufFile {
   // path.
   static absl::StatusOr<GgufFile> Open(const std::string& path);
 
-  GgufFile(GgufFile&&) noexcept;
-  GgufFile& operator=(GgufFile&&) noexcept;
-  ~GgufFile();
-
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
 
   // In the order of the file.
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
@@ -60,6 +58,11 @@ class GgufFile {
       absl::string_view key) const;
   absl::StatusOr<std::vector<int64_t>> GetInts(absl::string_view key) const;
 
+  // The same, with a value for a missing key.
+  absl::StatusOr<int64_t> IntOr(absl::string_view key, int64_t missing) const;
+  absl::StatusOr<double> FloatOr(absl::string_view key, double missing) const;
+  absl::StatusOr<bool> BoolOr(absl::string_view key, bool missing) const;
+
   // All keys, sorted.
   std::vector<std::string> keys() const;
 
@@ -74,13 +77,10 @@ class GgufFile {
     std::span<const std::byte> bytes;
   };
 
-  GgufFile() = default;
-  void Unmap();
+  explicit GgufFile(MappedFile file) : file_(std::move(file)) {}
   absl::StatusOr<const Value*> FindValue(absl::string_view key) const;
 
-  std::string path_;
-  const std::byte* mapping_ = nullptr;
-  size_t mapping_bytes_ = 0;
+  MappedFile file_;
   std::vector<GgufTensor> tensors_;
   absl::flat_hash_map<std::string, size_t> index_;
   absl::flat_hash_map<std::string, Value> values_;

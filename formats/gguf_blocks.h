@@ -37,6 +37,10 @@ struct GgufTypeInfo {
   int64_t block_bytes;
 };
 
+// The types that we read, for messages.
+inline constexpr absl::string_view kGgufTypeNames =
+    "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K";
+
 // Nothing for a type that we do not read.
 std::optional<GgufTypeInfo> FindGgufType(uint32_t type);
 const GgufTypeInfo& InfoOf(GgufType type);

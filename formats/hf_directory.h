@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "formats/model_spec.h"
+#include "formats/pickle.h"
 #include "formats/safetensors.h"
 
 namespace ft {
@@ -54,10 +55,5 @@ std::string ModelDigestOf(std::vector<FileDigest> files);
 
 // Reads all files of the model in `dir`.
 absl::StatusOr<std::string> ModelDigest(const std::string& dir);
-
-// FAILED if `path` is a pickle, by its ending or by its first bytes:
-// INVALID_ARGUMENT, with the way to convert it. OK otherwise, also if it cannot
-// be read.
-absl::Status RefusePickle(const std::string& path);
 
 }  // namespace ft

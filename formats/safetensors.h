@@ -12,9 +12,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -23,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "common/file.h"
 #include "formats/dtype.h"
+#include "formats/mapped_file.h"
 
 namespace ft {
 
@@ -51,11 +52,7 @@ class SafetensorsFile {
   // file, or a pickle in disguise; the message begins with the path.
   static absl::StatusOr<SafetensorsFile> Open(const std::string& path);
 
-  SafetensorsFile(SafetensorsFile&&) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
-  ~SafetensorsFile();
-
-  const std::string& path() const { return path_; }
+  const std::string& path() const { return file_.path(); }
 
   // In the order of the data.
   const std::vector<TensorView>& tensors() const { return tensors_; }
@@ -76,12 +73,9 @@ class SafetensorsFile {
   void Forget(const TensorView& tensor) const;
 
  private:
-  SafetensorsFile() = default;
-  void Unmap();
+  explicit SafetensorsFile(MappedFile file) : file_(std::move(file)) {}
 
-  std::string path_;
-  const std::byte* mapping_ = nullptr;
-  size_t mapping_bytes_ = 0;
+  MappedFile file_;
   std::vector<TensorView> tensors_;
   absl::flat_hash_map<std::string, size_t> index_;
   std::map<std::string, std::string> metadata_;
@@ -159,6 +153,11 @@ class SafetensorsWriter {
   std::vector<Slot> slots_;
   absl::flat_hash_map<std::string, size_t> index_;
 };
+
+// The files of `dir` that hold its weights: model.safetensors, or the index and
+// the files that it names. Sorted. Errors as SafetensorsModel::Open.
+absl::StatusOr<std::vector<std::string>> WeightFileNames(
+    const std::string& dir);
 
 // A tensor to be written, in memory.
 struct TensorBytes {
