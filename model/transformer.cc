@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/transformer.h"
+
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
+#include "common/file.h"
+#include "common/status.h"
+#include "formats/peft_adapter.h"
+#include "kernels/philox.h"
+#include "kernels/rope.h"
+#include "model/attention.h"
+#include "model/rms_norm.h"
+#include "model/spans.h"
+#include "model/weights.h"
+
+namespace ft {
+namespace {
+
+// A ~ U(-1/sqrt(in), 1/sqrt(in)): kaiming_uniform with a = sqrt(5), as PEFT.
+at::Tensor DrawA(int64_t lora_rank, int64_t in, uint64_t seed,
+                 const std::string& name) {
+  at::Tensor A = at::zeros({lora_rank, in});
+  const std::span<float> values = FloatsOf(A);
+  const uint64_t key = MixHash(HashOf(name), seed);
+  const float bound = 1 / std::sqrt(static_cast<float>(in));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float uniform = UniformOf(Philox(key, i / 4, 1)[i % 4]);
+    values[i] = (2 * uniform - 1) * bound;
+  }
+  return A;
+}
+
+at::Tensor IdsOf(const std::vector<int64_t>& ids) {
+  return at::tensor(ids, at::TensorOptions().dtype(at::kLong));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(
+    HfDirectory files) {
+  std::unique_ptr<Transformer> model(new Transformer(std::move(files)));
+  FT_RETURN_IF_ERROR(model->BuildBlocks(), model->files_.path);
+  return model;
+}
+
+Transformer::Transformer(HfDirectory files)
+    : files_(std::move(files)),
+      rope_(files_.spec.rope, files_.spec.head_dim, files_.spec.max_position) {}
+
+absl::Status Transformer::BuildBlocks() {
+  FT_ASSIGN_OR_RETURN(auto tensors, TensorsOf(files_.weights));
+  // OpenHfDirectory has checked that every parameter of the spec is there.
+  const auto take = [&](const std::string& name) {
+    const auto found = tensors.find(name);
+    return found == tensors.end() ? at::Tensor() : found->second;
+  };
+  embedding_VD_ = take("model.embed_tokens.weight");
+  head_VD_ =
+      spec().tie_word_embeddings ? embedding_VD_ : take("lm_head.weight");
+  norm_D_ = take("model.norm.weight");
+  for (int64_t layer = 0; layer < spec().num_layers; ++layer) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    Block& block = blocks_.emplace_back();
+    block.input_norm_D = take(prefix + "input_layernorm.weight");
+    block.post_attention_norm_D =
+        take(prefix + "post_attention_layernorm.weight");
+    const std::vector<const char*> names = {
+        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+        "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+        "mlp.down_proj"};
+    const std::vector<Linear*> linears = block.linears();
+    for (size_t i = 0; i < linears.size(); ++i) {
+      linears[i]->module = prefix + names[i];
+      linears[i]->weight = take(linears[i]->module + ".weight");
+      linears[i]->bias = take(linears[i]->module + ".bias");
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Linear*> Transformer::AllLinears() {
+  std::vector<Linear*> all;
+  for (Block& block : blocks_) {
+    for (Linear* linear : block.linears()) all.push_back(linear);
+  }
+  return all;
+}
+
+void Transformer::AddTrainable(const std::string& name, at::Tensor& tensor,
+                               int64_t unit, bool decays) {
+  tensor.set_requires_grad(true);
+  trainables_.push_back({name, &tensor, unit, decays});
+}
+
+absl::Status Transformer::AddLora(const LoraConfig& config) {
+  std::set<std::string> unmatched(config.targets.begin(), config.targets.end());
+  std::set<std::string> kinds;
+  for (const LinearSpec& linear : spec().Linears()) {
+    kinds.insert(linear.kind);
+    std::erase_if(unmatched, [&](const std::string& target) {
+      return IsTarget({target}, linear.module);
+    });
+  }
+  if (!unmatched.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("adaptation.lora.targets: no linear is named ",
+                     absl::StrJoin(unmatched, ", "), "; this model has ",
+                     absl::StrJoin(kinds, ", ")));
+  }
+
+  const int64_t per_block = 7;
+  const std::vector<Linear*> linears = AllLinears();
+  for (size_t i = 0; i < linears.size(); ++i) {
+    Linear& linear = *linears[i];
+    if (!config.targets.empty() && !IsTarget(config.targets, linear.module)) {
+      continue;
+    }
+    const int64_t unit = static_cast<int64_t>(i) / per_block;
+    linear.lora_scale = config.alpha / static_cast<double>(config.lora_rank);
+    linear.lora_dropout = config.dropout;
+    linear.lora_A = DrawA(config.lora_rank, linear.weight.size(1), config.seed,
+                          linear.module);
+    linear.lora_B = at::zeros({linear.weight.size(0), config.lora_rank});
+    AddTrainable(linear.module + ".lora_A", linear.lora_A, unit, true);
+    AddTrainable(linear.module + ".lora_B", linear.lora_B, unit, true);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::LoadAdapter(const std::string& dir) {
+  FT_ASSIGN_OR_RETURN(
+      const std::string json,
+      ReadFile(JoinPath(dir, kAdapterConfigName), kMaxConfigBytes));
+  FT_ASSIGN_OR_RETURN(const AdapterConfig adapter, ParseAdapterConfig(json),
+                      JoinPath(dir, kAdapterConfigName));
+  if (adapter.use_dora || !adapter.modules_to_save.empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat(dir, ": DoRA and modules_to_save are not supported yet"));
+  }
+  FT_ASSIGN_OR_RETURN(
+      const SafetensorsFile file,
+      SafetensorsFile::Open(JoinPath(dir, kAdapterWeightsName)));
+
+  const bool is_new = trainables_.empty();
+  if (is_new) {
+    FT_RETURN_IF_ERROR(AddLora({.lora_rank = adapter.lora_rank,
+                                .alpha = adapter.lora_alpha,
+                                .targets = adapter.target_modules}),
+                       dir);
+  }
+  size_t used = 0;
+  c10::NoGradGuard no_grad;
+  for (Linear* linear : AllLinears()) {
+    if (!linear->is_adapted()) continue;
+    linear->lora_scale = adapter.scale();
+    for (const auto& [name, target] :
+         {std::pair{LoraAName(linear->module), &linear->lora_A},
+          std::pair{LoraBName(linear->module), &linear->lora_B}}) {
+      FT_ASSIGN_OR_RETURN(const TensorView* view, file.Get(name));
+      if (view->shape != target->sizes().vec()) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            file.path(), ": ", name, " is [", absl::StrJoin(view->shape, ", "),
+            "], the base model wants [", absl::StrJoin(target->sizes(), ", "),
+            "]"));
+      }
+      FT_ASSIGN_OR_RETURN(const at::Tensor value, TensorOf(*view));
+      target->copy_(value);
+      ++used;
+    }
+  }
+  if (used != file.tensors().size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.path(), ": holds ", file.tensors().size(),
+                     " tensors, the base model has a place for ", used));
+  }
+  return absl::OkStatus();
+}
+
+void Transformer::EnableAdapter(bool enabled) {
+  for (Linear* linear : AllLinears()) linear->lora_enabled = enabled;
+}
+
+void Transformer::TrainEverything() {
+  trainables_.clear();
+  const auto own = [](at::Tensor& tensor) { tensor = tensor.clone(); };
+  own(embedding_VD_);
+  AddTrainable("model.embed_tokens.weight", embedding_VD_, -1, true);
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    Block& block = blocks_[layer];
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    const auto unit = static_cast<int64_t>(layer);
+    own(block.input_norm_D);
+    AddTrainable(prefix + "input_layernorm.weight", block.input_norm_D, unit,
+                 false);
+    for (Linear* linear : block.linears()) {
+      if (linear == &block.gate) {
+        own(block.post_attention_norm_D);
+        AddTrainable(prefix + "post_attention_layernorm.weight",
+                     block.post_attention_norm_D, unit, false);
+      }
+      own(linear->weight);
+      AddTrainable(linear->module + ".weight", linear->weight, unit, true);
+      if (linear->bias.defined()) {
+        own(linear->bias);
+        AddTrainable(linear->module + ".bias", linear->bias, unit, false);
+      }
+    }
+  }
+  own(norm_D_);
+  AddTrainable("model.norm.weight", norm_D_, spec().num_layers, false);
+  if (spec().tie_word_embeddings) {
+    head_VD_ = embedding_VD_;
+  } else {
+    own(head_VD_);
+    AddTrainable("lm_head.weight", head_VD_, spec().num_layers, true);
+  }
+}
+
+std::vector<NamedParameter> Transformer::Trainables() const {
+  std::vector<NamedParameter> parameters;
+  for (const Slot& slot : trainables_) {
+    parameters.push_back({slot.name, *slot.tensor, slot.unit, slot.decays});
+  }
+  return parameters;
+}
+
+void Transformer::Bind(size_t index, const at::Tensor& storage,
+                       const at::Tensor& gradient) {
+  at::Tensor& tensor = *trainables_[index].tensor;
+  FT_CHECK(storage.numel() == tensor.numel());
+  FT_CHECK(gradient.numel() == tensor.numel());
+  const bool is_tied_head =
+      tensor.is_same(head_VD_) && spec().tie_word_embeddings;
+  c10::NoGradGuard no_grad;
+  at::Tensor view = storage.view(tensor.sizes()).detach();
+  view.copy_(tensor);
+  view.set_requires_grad(true);
+  view.mutable_grad() = gradient.view(tensor.sizes());
+  tensor = view;
+  if (is_tied_head) head_VD_ = view;
+}
+
+at::Tensor Transformer::Forward(const PackedBatch& batch,
+                                const NoiseKey* noise) {
+  FT_CHECK(batch.num_tokens() > 0);
+  FT_CHECK(batch.positions.size() == batch.ids.size());
+  FT_CHECK(batch.cu_seqlens.back() == batch.num_tokens());
+  rope_.Extend(
+      *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
+  at::Tensor x_TD = at::embedding(embedding_VD_, IdsOf(batch.ids));
+  for (const Block& block : blocks_) {
+    x_TD = BlockForward(block, x_TD, batch, noise);
+  }
+  return x_TD;
+}
+
+at::Tensor Transformer::BlockForward(const Block& block, const at::Tensor& x_TD,
+                                     const PackedBatch& batch,
+                                     const NoiseKey* noise) {
+  const double eps = spec().rms_norm_eps;
+  const at::Tensor normed_TD = RmsNorm(x_TD, block.input_norm_D, eps);
+  const std::vector<at::Tensor> qkv =
+      LinearGroup(normed_TD, {&block.q, &block.k, &block.v}, noise);
+  const at::Tensor attended_TD =
+      PackedAttention(qkv[0], qkv[1], qkv[2], spec(), batch, rope_);
+  const at::Tensor h_TD = x_TD + LinearGroup(attended_TD, {&block.o}, noise)[0];
+  return h_TD + SwigluMlp(RmsNorm(h_TD, block.post_attention_norm_D, eps),
+                          block.gate, block.up, block.down, noise);
+}
+
+HeadWeights Transformer::Head() const {
+  return {.norm_D = norm_D_, .head_VD = head_VD_, .eps = spec().rms_norm_eps};
+}
+
+at::Tensor Transformer::LossSum(const at::Tensor& hidden_TD,
+                                const std::vector<int64_t>& rows,
+                                const std::vector<int64_t>& labels,
+                                double scale, std::vector<double>* nll) const {
+  return LmHeadLoss(hidden_TD, Head(), rows, labels, scale, nll);
+}
+
+at::Tensor Transformer::Logits(const at::Tensor& hidden_TD,
+                               const std::vector<int64_t>& rows) const {
+  return LmHeadLogits(hidden_TD, Head(), rows);
+}
+
+at::Tensor Transformer::Next(const std::vector<int64_t>& ids, KvCache& cache) {
+  c10::NoGradGuard no_grad;
+  const auto tokens = static_cast<int64_t>(ids.size());
+  // Either a prompt into an empty cache or one token behind the others: both
+  // need no mask but the causal one.
+  FT_CHECK(tokens == 1 || cache.length() == 0);
+  std::vector<int32_t> positions(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    positions[i] =
+        static_cast<int32_t>(cache.length()) + static_cast<int32_t>(i);
+  }
+  rope_.Extend(cache.length() + tokens);
+  const auto turn = [&](const at::Tensor& x_TD, int64_t heads) {
+    RopeInPlace(FloatsOf(x_TD).data(), tokens, heads, spec().head_dim,
+                spec().head_dim, heads * spec().head_dim, positions,
+                rope_.cos(), rope_.sin(), RopeDirection::kForward);
+  };
+
+  at::Tensor x_TD = at::embedding(embedding_VD_, IdsOf(ids));
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    const Block& block = blocks_[layer];
+    const std::vector<at::Tensor> qkv =
+        LinearGroup(RmsNorm(x_TD, block.input_norm_D, spec().rms_norm_eps),
+                    {&block.q, &block.k, &block.v}, nullptr);
+    turn(qkv[0], spec().num_heads);
+    turn(qkv[1], spec().num_kv_heads);
+    const KvCache::KeysAndValues all =
+        cache.Append(static_cast<int64_t>(layer), qkv[1], qkv[2]);
+    const at::Tensor q =
+        qkv[0]
+            .view({1, tokens, spec().num_heads, spec().head_dim})
+            .transpose(1, 2);
+    const at::Tensor attended = at::scaled_dot_product_attention(
+        q, all.keys.unsqueeze(0).transpose(1, 2),
+        all.values.unsqueeze(0).transpose(1, 2), std::nullopt, 0.0,
+        /*is_causal=*/tokens > 1, std::nullopt, /*enable_gqa=*/true);
+    const at::Tensor attended_TD =
+        attended.transpose(1, 2).reshape({tokens, spec().q_features()});
+    x_TD = x_TD + LinearGroup(attended_TD, {&block.o}, nullptr)[0];
+    x_TD = x_TD + SwigluMlp(RmsNorm(x_TD, block.post_attention_norm_D,
+                                    spec().rms_norm_eps),
+                            block.gate, block.up, block.down, nullptr);
+  }
+  cache.Advance(tokens);
+  return LmHeadLogits(x_TD, Head(), {tokens - 1}).squeeze(0);
+}
+
+}  // namespace ft

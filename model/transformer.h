@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The decoder: h = x + Attn(norm1(x)), y = h + MLP(norm2(h)), block after
+// block, over one packed token axis. Single-device code: it knows no ranks and
+// no optimizer; train/assemble.cc marries it to sharding/.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "formats/hf_directory.h"
+#include "model/batch.h"
+#include "model/kv_cache.h"
+#include "model/lm_head.h"
+#include "model/lora_linear.h"
+#include "model/rope.h"
+
+namespace ft {
+
+// What is added to the linears.
+struct LoraConfig {
+  int64_t lora_rank = 16;
+  double alpha = 32;
+  double dropout = 0;
+  // Kinds ("q_proj") or module names; empty: every linear of the blocks.
+  std::vector<std::string> targets;
+  // A is drawn from it and from its own name: U(-1/sqrt(in), 1/sqrt(in)).
+  uint64_t seed = 0;
+};
+
+// A tensor that learns. `name` is the module's with ".lora_A" or ".lora_B", or
+// the file's own name under full fine-tuning.
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor;  // [.., ..], fp32
+  // The unit of sharding: the block; -1 embedding, num_layers norm and head.
+  int64_t unit = 0;
+  // Whether weight decay applies: not to norms and biases.
+  bool decays = true;
+};
+
+// Not thread-safe.
+class Transformer {
+ public:
+  // Loads the weights; all are frozen. The files stay mapped.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(HfDirectory files);
+
+  const ModelSpec& spec() const { return files_.spec; }
+
+  // Adds LoRA to the linears; B = 0, so nothing changes yet.
+  // INVALID_ARGUMENT: a target that names no linear; the message lists those
+  // there are.
+  absl::Status AddLora(const LoraConfig& config);
+
+  // Takes A and B from a PEFT directory; adds LoRA where the adapter has it.
+  absl::Status LoadAdapter(const std::string& dir);
+
+  // Whether generation and the forward pass use the adapter. Default: yes.
+  void EnableAdapter(bool enabled);
+
+  // Makes every parameter learn (full fine-tuning).
+  void TrainEverything();
+
+  // What learns, in forward order.
+  std::vector<NamedParameter> Trainables() const;
+
+  // Puts the values of trainable `index` into `storage` (contiguous fp32, the
+  // same number of elements) and learns there from now on; its gradient is
+  // added up in `gradient`.
+  void Bind(size_t index, const at::Tensor& storage,
+            const at::Tensor& gradient);
+
+  // hidden_TD, before the final norm. `noise` names the dropout masks; null: no
+  // dropout.
+  at::Tensor Forward(const PackedBatch& batch, const NoiseKey* noise = nullptr);
+
+  // LmHeadLoss with this model's head.
+  at::Tensor LossSum(const at::Tensor& hidden_TD,
+                     const std::vector<int64_t>& rows,
+                     const std::vector<int64_t>& labels, double scale,
+                     std::vector<double>* nll = nullptr) const;
+
+  // Logits [M, V], without a graph.
+  at::Tensor Logits(const at::Tensor& hidden_TD,
+                    const std::vector<int64_t>& rows) const;
+
+  // Appends `ids` to what the cache holds and returns the logits [V] of the
+  // last one. Without a graph.
+  at::Tensor Next(const std::vector<int64_t>& ids, KvCache& cache);
+
+ private:
+  struct Block {
+    at::Tensor input_norm_D, post_attention_norm_D;
+    Linear q, k, v, o, gate, up, down;
+
+    std::vector<Linear*> linears() {
+      return {&q, &k, &v, &o, &gate, &up, &down};
+    }
+  };
+  // A pointer to the tensor that learns, and what else Trainables tells.
+  struct Slot {
+    std::string name;
+    at::Tensor* tensor;
+    int64_t unit;
+    bool decays;
+  };
+
+  explicit Transformer(HfDirectory files);
+  absl::Status BuildBlocks();
+  std::vector<Linear*> AllLinears();
+  void AddTrainable(const std::string& name, at::Tensor& tensor, int64_t unit,
+                    bool decays);
+  HeadWeights Head() const;
+  at::Tensor BlockForward(const Block& block, const at::Tensor& x_TD,
+                          const PackedBatch& batch, const NoiseKey* noise);
+
+  HfDirectory files_;
+  RopeTable rope_;
+  at::Tensor embedding_VD_;
+  at::Tensor head_VD_;  // The same tensor when tied.
+  at::Tensor norm_D_;
+  std::vector<Block> blocks_;
+  std::vector<Slot> trainables_;
+};
+
+}  // namespace ft
