@@ -31,28 +31,33 @@ void Reserve(const GangDemand& demand, std::vector<WorkerOffer>& offers) {
   }
 }
 
-std::string WhyWaiting(const GangDemand& demand,
-                       const std::vector<WorkerOffer>& offers,
-                       bool fits_empty) {
-  if (offers.empty()) return "no worker is attached and ready";
-  const bool any_model = std::ranges::any_of(offers, [&](const auto& offer) {
-    return offer.models.contains(demand.model);
-  });
-  if (!any_model) {
-    return absl::StrCat("no ready worker holds the model ", demand.model);
-  }
-  if (fits_empty) {
-    return absl::StrCat("not enough free slots for ", demand.ranks, " rank",
-                        demand.ranks == 1 ? "" : "s");
-  }
+Waiting WhyWaiting(const GangDemand& demand,
+                   const std::vector<WorkerOffer>& offers, bool fits_empty) {
+  Waiting waiting{.job_id = demand.job_id};
   size_t slots = 0;
+  bool any_model = false;
   for (const WorkerOffer& offer : offers) {
+    any_model |= offer.models.contains(demand.model);
     if (Matches(demand, offer)) slots += offer.slots.size();
   }
-  return absl::StrCat("wants ", demand.ranks,
-                      " slots; the ready workers that "
-                      "could run it have ",
-                      slots, " (same model digest and ISA class)");
+  if (offers.empty()) {
+    waiting.kind = "NO_WORKER";
+    waiting.reason = "no worker is attached and ready";
+  } else if (!any_model) {
+    waiting.kind = "NO_MODEL";
+    waiting.reason =
+        absl::StrCat("no ready worker holds the model ", demand.model);
+  } else if (fits_empty) {
+    waiting.kind = "NOT_ENOUGH_FREE";
+    waiting.reason = absl::StrCat("not enough free slots for ", demand.ranks,
+                                  " rank", demand.ranks == 1 ? "" : "s");
+  } else {
+    waiting.kind = "NEVER_FITS";
+    waiting.reason = absl::StrCat(
+        "wants ", demand.ranks, " slots; the ready workers that could run it ",
+        "have ", slots, " (same model digest and ISA class)");
+  }
+  return waiting;
 }
 
 }  // namespace
@@ -72,9 +77,9 @@ Plan MakePlan(std::vector<GangDemand> waiting,
       continue;
     }
     const bool fits_empty = WouldFitEmpty(demand, offers);
-    plan.waiting.push_back({demand.job_id,
-                            WhyWaiting(demand, offers, fits_empty),
-                            static_cast<int32_t>(plan.waiting.size())});
+    Waiting why = WhyWaiting(demand, offers, fits_empty);
+    why.jobs_ahead = static_cast<int32_t>(plan.waiting.size());
+    plan.waiting.push_back(std::move(why));
     if (fits_empty) Reserve(demand, offers);
   }
   return plan;

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "coordinator/grpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/security/auth_metadata_processor.h>
+#include <grpcpp/security/server_credentials.h>
+
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/address.h"
+#include "common/status.h"
+#include "coordinator/service_util.h"
+
+namespace ft {
+namespace {
+
+constexpr int kQuotaBytes = 64 << 20;
+constexpr int kMaxMessageBytes = 4 << 20;
+
+// Looks at every call before anything else does: health, reflection and
+// unknown methods too.
+class TokenCheck final : public grpc::AuthMetadataProcessor {
+ public:
+  TokenCheck(std::shared_ptr<const TokenTable> tokens,
+             std::function<void(absl::string_view)> on_denied)
+      : tokens_(std::move(tokens)), on_denied_(std::move(on_denied)) {}
+
+  bool IsBlocking() const override { return false; }
+
+  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* auth,
+                       OutputMetadata* consumed, OutputMetadata*) override {
+    const auto header = metadata.find("authorization");
+    const auto path = metadata.find(":path");
+    if (header == metadata.end() || path == metadata.end()) {
+      on_denied_("no_token");
+      return {grpc::StatusCode::UNAUTHENTICATED,
+              "a bearer token is wanted: authorization: Bearer ft_..."};
+    }
+    const std::string value(header->second.data(), header->second.size());
+    absl::string_view token = value;
+    const bool is_bearer = absl::ConsumePrefix(&token, "Bearer ");
+    const std::optional<Principal> caller =
+        is_bearer ? tokens_->Find(token) : std::nullopt;
+    if (!caller.has_value()) {
+      on_denied_("bad_token");
+      return {grpc::StatusCode::UNAUTHENTICATED,
+              "the bearer token is not one of this coordinator's"};
+    }
+    const std::string method(path->second.data(), path->second.size());
+    if (const absl::Status right = CheckAccess(caller->role, method);
+        !right.ok()) {
+      on_denied_("role");
+      return {grpc::StatusCode::PERMISSION_DENIED,
+              std::string(right.message())};
+    }
+    auth->AddProperty(kRoleProperty, caller->name);
+    auth->SetPeerIdentityPropertyName(kRoleProperty);
+    consumed->insert({"authorization", value});  // No handler sees it.
+    return grpc::Status::OK;
+  }
+
+ private:
+  const std::shared_ptr<const TokenTable> tokens_;
+  const std::function<void(absl::string_view)> on_denied_;
+};
+
+void EnablePlugins() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+void SetLimits(grpc::ServerBuilder& builder) {
+  grpc::ResourceQuota quota("ft");
+  quota.Resize(kQuotaBytes);
+  builder.SetResourceQuota(quota);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.SetDefaultCompressionAlgorithm(GRPC_COMPRESS_NONE);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8 << 10);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 5 * 60 * 1000);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // Our clients ping each 10 s; the default would call that abuse.
+  builder.AddChannelArgument(
+      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+}
+
+}  // namespace
+
+struct GrpcServer::Impl {
+  GrpcServerOptions options;
+  std::string address;
+  std::unique_ptr<grpc::Server> server;
+};
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
+    GrpcServerOptions options) {
+  FT_ASSIGN_OR_RETURN(const HostPort wanted,
+                      ParseLoopbackAddress(options.address));
+  EnablePlugins();
+  grpc::ServerBuilder builder;
+  SetLimits(builder);
+  auto credentials = grpc::experimental::LocalServerCredentials(LOCAL_TCP);
+  credentials->SetAuthMetadataProcessor(
+      std::make_shared<TokenCheck>(options.tokens, options.on_denied));
+  int port = 0;
+  const std::string host = absl::StrContains(wanted.host, ':')
+                               ? absl::StrCat("[", wanted.host, "]")
+                               : wanted.host;
+  builder.AddListeningPort(absl::StrCat(host, ":", wanted.port), credentials,
+                           &port);
+  for (const std::shared_ptr<grpc::Service>& service : options.services) {
+    builder.RegisterService(service.get());
+  }
+  auto impl = std::make_unique<Impl>();
+  impl->server = builder.BuildAndStart();
+  if (impl->server == nullptr || port == 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on ", options.address,
+                     "; is the port taken? Choose another, or 0"));
+  }
+  impl->address = absl::StrCat(host, ":", port);
+  impl->options = std::move(options);
+  return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
+}
+
+GrpcServer::GrpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
+
+const std::string& GrpcServer::address() const { return impl_->address; }
+
+void GrpcServer::SetServing(bool is_ready, bool is_live) {
+  grpc::HealthCheckServiceInterface* health =
+      impl_->server->GetHealthCheckService();
+  if (health == nullptr) return;
+  health->SetServingStatus(is_ready);
+  health->SetServingStatus("ft.readiness", is_ready);
+  health->SetServingStatus("ft.liveness", is_live);
+}
+
+void GrpcServer::Shutdown(absl::Duration grace) {
+  impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+}
+
+}  // namespace ft

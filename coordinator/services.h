@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The gRPC services. Each translates gRPC to JobBook and decides nothing; their
+// classes live in the .cc files, so that nobody else includes grpcpp.
+
+#pragma once
+
+#include <memory>
+
+#include "absl/time/time.h"
+#include "coordinator/job_book.h"
+
+namespace grpc {
+class Service;
+}  // namespace grpc
+
+namespace ft {
+
+// `book` and `metrics` must outlive the services.
+std::shared_ptr<grpc::Service> MakeJobService(JobBook& book,
+                                              CoordinatorMetrics& metrics);
+std::shared_ptr<grpc::Service> MakeWorkerService(JobBook& book);
+std::shared_ptr<grpc::Service> MakeAdminService(JobBook& book,
+                                                CoordinatorMetrics& metrics,
+                                                int64_t incarnation,
+                                                absl::Time started);
+
+}  // namespace ft
