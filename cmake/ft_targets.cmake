@@ -31,7 +31,7 @@ function(ft_target_options name)
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF
                                            POSITION_INDEPENDENT_CODE ON)
   target_compile_options(${name} PRIVATE
-    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers
       -Werror=unused-result -Werror=return-type -ffp-contract=off>
     $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety -Werror=thread-safety>
     ${ft_sanitize_options})

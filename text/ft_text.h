@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The C ABI of the Rust library ft_text: tokenizers and chat templates. Texts
+ * are UTF-8 with explicit lengths, offsets are bytes. A function that returns a
+ * pointer returns null on error and puts a message into *error, to be freed
+ * with ft_error_free. No panic crosses it. Objects may be read by several
+ * threads at once. C++ uses tokenizer.h and chat_template.h instead. */
+
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct FtTokenizer FtTokenizer;
+typedef struct FtEncoding FtEncoding;
+typedef struct FtTemplate FtTemplate;
+typedef struct FtText FtText;
+
+void ft_error_free(char* error);
+
+/* tokenizer.json -> a tokenizer, without padding and truncation. */
+FtTokenizer* ft_tokenizer_load(const char* json, size_t size, char** error);
+void ft_tokenizer_free(FtTokenizer* tokenizer);
+/* Added tokens included. */
+uint32_t ft_tokenizer_vocab_size(const FtTokenizer* tokenizer);
+FtEncoding* ft_tokenizer_encode(const FtTokenizer* tokenizer, const char* text,
+                                size_t size, int add_special, char** error);
+/* Number of tokens; the arrays live as long as the encoding. */
+size_t ft_encoding_view(const FtEncoding* encoding, const uint32_t** ids,
+                        const uint32_t** begin, const uint32_t** end);
+void ft_encoding_free(FtEncoding* encoding);
+FtText* ft_tokenizer_decode(const FtTokenizer* tokenizer, const uint32_t* ids,
+                            size_t count, int skip_special, char** error);
+/* The token's own string. */
+FtText* ft_tokenizer_token(const FtTokenizer* tokenizer, uint32_t id,
+                           char** error);
+/* -1: no such token. */
+int64_t ft_tokenizer_id(const FtTokenizer* tokenizer, const char* token,
+                        size_t size);
+
+/* The text and its spans; all live as long as the object. */
+const char* ft_text_view(const FtText* text, size_t* size,
+                         const uint32_t** begin, const uint32_t** end,
+                         size_t* spans);
+void ft_text_free(FtText* text);
+
+FtTemplate* ft_template_compile(const char* source, size_t size, char** error);
+void ft_template_free(FtTemplate* tmpl);
+/* Renders with the members of a JSON object as variables; `now` (seconds since
+ * 1970) is what strftime_now shows. The spans are the generation blocks. */
+FtText* ft_template_render(const FtTemplate* tmpl, const char* context_json,
+                           size_t size, int64_t now, char** error);
+
+/* Panics inside; for the test that it comes out as an error. */
+FtText* ft_text_test_panic(char** error);
+
+#ifdef __cplusplus
+}
+#endif
