@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// {{word}} in the data, filled from data.variables.
+
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+
+#include "data/example.h"
+
+namespace ft {
+
+// Replaces every {{word}} (a word of letters, digits and _) in the texts of
+// the messages; returns the words that have no value, which stay.
+std::set<std::string> FillVariables(
+    const std::map<std::string, std::string>& variables, Example& example);
+
+}  // namespace ft
