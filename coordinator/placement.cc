@@ -82,7 +82,8 @@ std::optional<Gang> FillFrom(const GangDemand& demand, const Bucket& bucket,
     if (!room->held) {
       for (size_t j = i + 1; j < rooms.size(); ++j) {
         if (rooms[j].avoided == room->avoided && !rooms[j].held &&
-            std::cmp_greater_equal(rooms[j].slots.size(), left)) {
+            std::cmp_greater_equal(rooms[j].slots.size(), left) &&
+            rooms[j].slots.size() < room->slots.size()) {
           room = &rooms[j];
         }
       }

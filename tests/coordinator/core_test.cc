@@ -1,0 +1,629 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The core's rules, told by users, workers and time.
+
+#include "coordinator/core.h"
+
+#include "tests/coordinator/core_world.h"
+#include "tests/testing/status_matchers.h"
+
+namespace ft {
+namespace {
+
+using testing::CoreWorld;
+using ::testing::ElementsAre;
+using testing::HasCode;
+using ::testing::HasSubstr;
+using testing::IsOk;
+using enum absl::StatusCode;
+
+class CoreTest : public ::testing::Test, protected CoreWorld {};
+
+// --- Users -------------------------------------------------------------------
+
+TEST_F(CoreTest, AJobWithoutWorkersWaits) {
+  const std::string job = Submit(Spec()).value();
+  EXPECT_EQ(State(job), v1::JOB_STATE_QUEUED);
+  EXPECT_THAT(EventKinds(job), ElementsAre(v1::EVENT_KIND_JOB_CREATED));
+  EXPECT_EQ(Job(job).spec().export_().name(), job);
+}
+
+TEST_F(CoreTest, TheSameRequestTwiceIsOneJob) {
+  const std::string first = Submit(Spec(), "once").value();
+  EXPECT_EQ(Submit(Spec(), "once").value(), first);
+  EXPECT_EQ(store().ListJobs({}).value().size(), 1u);
+}
+
+TEST_F(CoreTest, TheSameRequestIsAnsweredFromTheStoreAfterARestart) {
+  const std::string first = Submit(Spec(), "once").value();
+  Restart();
+  SubmitCommand again;
+  again.spec = Spec();
+  again.request =
+      MakeRequest(Method::kCreateJob, "once", Spec().SerializeAsString());
+  again.request.stored = store().FindReply("admin", "once").value();
+  ASSERT_TRUE(again.request.stored.has_value());
+  v1::Job job;
+  ASSERT_TRUE(job.ParseFromString(Call(std::move(again)).response));
+  EXPECT_EQ(job.job_id(), first);
+}
+
+TEST_F(CoreTest, ARequestIdWithAnotherBodyIsRefused) {
+  ASSERT_THAT(Submit(Spec(), "once"), IsOk());
+  const auto other = Submit(Spec(/*ranks=*/2), "once");
+  EXPECT_THAT(other, HasCode(kInvalidArgument));
+  EXPECT_EQ(ReasonOf(other.status()), "REQUEST_ID_REUSED");
+  EXPECT_EQ(store().ListJobs({}).value().size(), 1u);
+}
+
+TEST_F(CoreTest, AModelNoWorkerHoldsIsRefusedWithTheKnownOnes) {
+  Attach("w-1");
+  v1::JobSpec spec = Spec();
+  spec.mutable_model()->set_base("huge");
+  const auto refused = Submit(spec);
+  EXPECT_THAT(refused, HasCode(kInvalidArgument));
+  EXPECT_EQ(ReasonOf(refused.status()), "UNKNOWN_MODEL");
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("tiny"));
+}
+
+TEST_F(CoreTest, AnExportNameInUseIsRefused) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_export_()->set_name("hotel");
+  ASSERT_THAT(Submit(spec), IsOk());
+  EXPECT_THAT(Submit(spec), HasCode(kAlreadyExists));
+}
+
+TEST_F(CoreTest, CancellingAQueuedJobEndsItAtOnce) {
+  const std::string job = Submit(Spec()).value();
+  EXPECT_THAT(Cancel(job).status, IsOk());
+  EXPECT_EQ(State(job), v1::JOB_STATE_CANCELLED);
+  EXPECT_THAT(Cancel(job).status, IsOk());
+}
+
+TEST_F(CoreTest, CancellingARunningJobStopsItsRanksFirst) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  EXPECT_THAT(Cancel(job).status, IsOk());
+  EXPECT_EQ(State(job), v1::JOB_STATE_CANCELLING);
+  EXPECT_EQ(Stops("w-1"), 1);
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_STOPPED});
+  EXPECT_EQ(State(job), v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(LastAttempt(job).cause(), v1::ATTEMPT_CAUSE_STOPPED);
+}
+
+TEST_F(CoreTest, AWorkerThatNeverSaysItStoppedIsFencedAfterTheGrace) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  Cancel(job);
+  Pass(timers().stop_grace + absl::Seconds(1), {"w-1"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(Fences("w-1"), 1);
+}
+
+TEST_F(CoreTest, AnEndedJobCannotBeCancelledOtherwise) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  Done("w-1", job);
+  ASSERT_THAT(Publish(job), IsOk());
+  const absl::Status refused = Cancel(job).status;
+  EXPECT_THAT(refused, HasCode(kFailedPrecondition));
+  EXPECT_EQ(ReasonOf(refused), "JOB_ENDED");
+}
+
+TEST_F(CoreTest, OnlyEndedJobsAreDeletedWithTheirUnpinnedArtifacts) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  EXPECT_EQ(ReasonOf(Delete(job).status), "JOB_LIVE");
+  ASSERT_THAT(Checkpoint(job, 5), IsOk());
+  Done("w-1", job);
+  ASSERT_THAT(Publish(job), IsOk());
+  EXPECT_EQ(store().ListArtifacts(job, "", 10).value().size(), 2u);
+  EXPECT_THAT(Delete(job).status, IsOk());
+  EXPECT_THAT(store().GetJob(job), HasCode(kNotFound));
+  EXPECT_TRUE(store().ListArtifacts(job, "", 10).value().empty());
+  EXPECT_THAT(Delete(job).status, HasCode(kNotFound));
+}
+
+// --- The way of a job --------------------------------------------------------
+
+TEST_F(CoreTest, AJobGoesFromSubmitToSucceeded) {
+  Attach("w-1");
+  const std::string job = Submit(Spec()).value();
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(Starts("w-1"), 1);
+  Accept("w-1", job);
+  EXPECT_EQ(LastAttempt(job).state(), v1::ATTEMPT_STATE_STARTING);
+  Ready("w-1", job, 0);
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(Barriers("w-1"), 1);
+  Done("w-1", job);
+  EXPECT_EQ(State(job), v1::JOB_STATE_FINALIZING);
+  EXPECT_EQ(Publishes("w-1"), 1);
+  ASSERT_THAT(Publish(job), IsOk());
+
+  const v1::Job ended = Job(job);
+  EXPECT_EQ(ended.status().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(ended.status().artifact_name(), job);
+  EXPECT_EQ(LastAttempt(job).cause(), v1::ATTEMPT_CAUSE_COMPLETED);
+  EXPECT_EQ(ended.spec().model().digest(), "d1");
+  EXPECT_THAT(
+      EventKinds(job),
+      ElementsAre(v1::EVENT_KIND_JOB_CREATED, v1::EVENT_KIND_ATTEMPT_STARTED,
+                  v1::EVENT_KIND_STATE_CHANGED, v1::EVENT_KIND_STATE_CHANGED,
+                  v1::EVENT_KIND_STATE_CHANGED,
+                  v1::EVENT_KIND_ARTIFACT_PUBLISHED,
+                  v1::EVENT_KIND_ATTEMPT_ENDED, v1::EVENT_KIND_STATE_CHANGED));
+}
+
+TEST_F(CoreTest, TheBarrierOpensOnlyWhenEveryRankIsReady) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = Submit(Spec(/*ranks=*/2)).value();
+  Ready("w-1", job, 0);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(Barriers("w-1"), 0);
+  Ready("w-1", job, 1);  // Not its rank.
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  Ready("w-2", job, 1);
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(Barriers("w-1"), 1);
+  EXPECT_EQ(Barriers("w-2"), 1);
+}
+
+TEST_F(CoreTest, EveryRankOfAGangGetsTheSameSecretAndNoOtherAttemptDoes) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = Submit(Spec(/*ranks=*/2)).value();
+  const std::string one =
+      InboxOf("w-1").messages.back().start_attempt().secret();
+  EXPECT_EQ(one.size(), 32u);
+  EXPECT_EQ(InboxOf("w-2").messages.back().start_attempt().secret(), one);
+  KillRank("w-1", job);
+  KillRank("w-2", job);
+  EXPECT_NE(InboxOf("w-1").messages.back().start_attempt().secret(), one);
+}
+
+TEST_F(CoreTest, TheDeathOfARankStopsTheGangThenTriesAgain) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = Submit(Spec(/*ranks=*/2)).value();
+  Ready("w-1", job, 0);
+  Ready("w-2", job, 1);
+  ASSERT_THAT(Checkpoint(job, 4), IsOk());
+  const uint64_t before = Epoch(job);
+
+  KillRank("w-2", job, /*last_step=*/6);
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(Stops("w-1"), 1);
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_RANK_EXIT, .code = kAborted});
+
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_GT(Epoch(job), before);
+  EXPECT_EQ(LastAttempt(job).source_step(), 4);
+  EXPECT_FALSE(LastAttempt(job).source_manifest_sha256().empty());
+  const v1::Attempt dead = Job(job).status().attempts(0);
+  EXPECT_EQ(dead.cause(), v1::ATTEMPT_CAUSE_RANK_SIGNAL);
+  EXPECT_EQ(dead.failed_worker_id(), "w-2");
+  EXPECT_EQ(dead.last_step(), 6);
+}
+
+TEST_F(CoreTest, ARecoveringJobKeepsItsSlotsAWhile) {
+  Attach("w-1");
+  const std::string first = RunningOn("w-1");
+  const std::string second = Submit(Spec()).value();
+  End("w-1", first,
+      {.cause = v1::ATTEMPT_CAUSE_RANK_EXIT, .code = kUnavailable});
+  EXPECT_EQ(State(first), v1::JOB_STATE_RECOVERING);
+  EXPECT_EQ(State(second), v1::JOB_STATE_QUEUED);
+  Pass(absl::Seconds(2), {"w-1"});
+  EXPECT_EQ(State(first), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(State(second), v1::JOB_STATE_QUEUED);
+}
+
+TEST_F(CoreTest, AHeldSlotIsFreeAgainAfterTheHold) {
+  Attach("w-1");
+  Attach("w-2");
+  Pass(timers().restart_window, {"w-1", "w-2"});
+  const std::string gang = Submit(Spec(/*ranks=*/2)).value();
+  Ready("w-1", gang, 0);
+  Ready("w-2", gang, 1);
+  const std::string small = Submit(Spec()).value();
+  Break("w-2");
+  Pass(timers().reattach_grace + absl::Seconds(1), {"w-1"});
+  End("w-1", gang, {.cause = v1::ATTEMPT_CAUSE_STOPPED});
+  EXPECT_EQ(State(gang), v1::JOB_STATE_RECOVERING);
+  EXPECT_EQ(State(small), v1::JOB_STATE_QUEUED);
+  Pass(timers().recovery_hold + absl::Seconds(1), {"w-1"});
+  EXPECT_EQ(State(gang), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(State(small), v1::JOB_STATE_STARTING);
+}
+
+TEST_F(CoreTest, ThreeAttemptsWithoutADurableStepEndTheJob) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  KillRank("w-1", job);
+  KillRank("w-1", job);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  KillRank("w-1", job);
+  EXPECT_EQ(State(job), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(Job(job).status().reason(), "NO_PROGRESS");
+}
+
+TEST_F(CoreTest, ADurableStepResetsTheCountOfFruitlessAttempts) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  for (int64_t step = 1; step <= 6; ++step) {
+    Ready("w-1", job, 0);
+    ASSERT_THAT(Checkpoint(job, step), IsOk());
+    KillRank("w-1", job);
+    ASSERT_EQ(State(job), v1::JOB_STATE_STARTING) << step;
+    EXPECT_EQ(LastAttempt(job).source_step(), step);
+  }
+}
+
+TEST_F(CoreTest, AnErrorOfTheUsersIsNotTriedAgain) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  End("w-1", job,
+      {.cause = v1::ATTEMPT_CAUSE_INVALID_ARGUMENT,
+       .message = "train.json:3: no field 'output'"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(Job(job).status().reason(), "INVALID_ARGUMENT");
+  EXPECT_EQ(Job(job).status().message(), "train.json:3: no field 'output'");
+}
+
+TEST_F(CoreTest, RanksThatNeverGetReadyTimeOut) {
+  Attach("w-1");
+  const std::string job = Submit(Spec()).value();
+  Pass(timers().start_timeout + absl::Seconds(1), {"w-1"});
+  EXPECT_EQ(Job(job).status().attempts(0).cause(),
+            v1::ATTEMPT_CAUSE_START_TIMEOUT);
+}
+
+TEST_F(CoreTest, AGangLiesOnlyOnWorkersWithOneDigestOfTheModel) {
+  Attach("w-1", {.digest = "d1"});
+  Attach("w-2", {.digest = "d2"});
+  const std::string job = Submit(Spec(/*ranks=*/2)).value();
+  EXPECT_EQ(State(job), v1::JOB_STATE_QUEUED);
+  Attach("w-3", {.digest = "d2"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(Job(job).spec().model().digest(), "d2");
+}
+
+TEST_F(CoreTest, ARetryStaysOnTheIsaClassOfTheFirstAttempt) {
+  Attach("w-1", {.isa = "avx512"});
+  Pass(timers().restart_window, {"w-1"});
+  const std::string job = RunningOn("w-1");
+  Attach("w-2", {.isa = "avx2"});
+  Break("w-1");
+  Pass(timers().recovery_hold + absl::Seconds(5), {"w-2"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_QUEUED);
+  Attach("w-3", {.isa = "avx512"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(LastAttempt(job).placement().ranks(0).worker_id(), "w-3");
+}
+
+// --- Fencing -----------------------------------------------------------------
+
+TEST_F(CoreTest, AnOldEpochIsRefusedAtEveryWrite) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  const uint64_t old = Epoch(job);
+  KillRank("w-1", job);
+  ASSERT_NE(Epoch(job), old);
+
+  auto update = Update(job, old);
+  update.mutable_attempt_update()->mutable_ranks_done();
+  Say("w-1", update);
+  EXPECT_EQ(Fences("w-1"), 1);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+
+  const auto commit =
+      Commit(job, old, v1::ARTIFACT_KIND_CHECKPOINT, /*step=*/3);
+  EXPECT_THAT(commit, HasCode(kAborted));
+  EXPECT_EQ(ReasonOf(commit.status()), "STALE_EPOCH");
+
+  v1::ConnectRequest set;
+  set.mutable_rendezvous_set()->set_job_id(job);
+  set.mutable_rendezvous_set()->set_epoch(old);
+  set.mutable_rendezvous_set()->set_key("address");
+  Say("w-1", set);
+  EXPECT_EQ(Fences("w-1"), 1);
+
+  v1::ConnectRequest event;
+  event.mutable_event()->set_job_id(job);
+  event.mutable_event()->set_epoch(old);
+  event.mutable_event()->set_seq(1);
+  Say("w-1", event);
+  EXPECT_EQ(Fences("w-1"), 1);
+}
+
+TEST_F(CoreTest, AHeartbeatsAnswerNamesTheEpochsThatStillAct) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  Beat("w-1", {Epoch(job), 77});
+  const auto& reply = InboxOf("w-1").messages.back().heartbeat_reply();
+  EXPECT_THAT(reply.valid_epochs(), ElementsAre(Epoch(job)));
+}
+
+TEST_F(CoreTest, EpochsGrowOverRestarts) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  const uint64_t before = Epoch(job);
+  Restart();
+  Attach("w-1");  // It lost everything.
+  EXPECT_GT(Epoch(job), before);
+}
+
+// --- Restarts ----------------------------------------------------------------
+
+TEST_F(CoreTest, ARunningAttemptIsAdoptedAfterARestart) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  const uint64_t epoch = Epoch(job);
+  Restart();
+  Attach("w-1", Machine(), {Held(job, epoch, v1::ATTEMPT_STATE_RUNNING)});
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(Epoch(job), epoch);
+  EXPECT_EQ(Starts("w-1"), 0);
+  EXPECT_EQ(Fences("w-1"), 0);
+  Done("w-1", job);
+  EXPECT_THAT(Publish(job), IsOk());
+}
+
+TEST_F(CoreTest, AnOrderThatTheWorkerNeverSawIsSentAgainWithTheSameSecret) {
+  Attach("w-1");
+  const std::string job = Submit(Spec()).value();
+  const std::string secret =
+      InboxOf("w-1").messages.back().start_attempt().secret();
+  const uint64_t epoch = Epoch(job);
+  Restart();
+  Attach("w-1");
+  ASSERT_FALSE(InboxOf("w-1").messages.empty());
+  const auto& again = InboxOf("w-1").messages.back().start_attempt();
+  EXPECT_EQ(again.epoch(), epoch);
+  EXPECT_EQ(again.secret(), secret);
+}
+
+TEST_F(CoreTest, AnUnknownEpochIsFencedAtAttach) {
+  Attach("w-1", Machine(),
+         {Held("job-000000000000", 99, v1::ATTEMPT_STATE_RUNNING)});
+  EXPECT_EQ(Fences("w-1"), 1);
+}
+
+TEST_F(CoreTest, NobodyIsJudgedInTheRestartWindow) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  const uint64_t epoch = Epoch(job);
+  Restart();
+  Pass(timers().restart_window - absl::Seconds(1));
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(Epoch(job), epoch);
+  Pass(absl::Seconds(2));
+  EXPECT_EQ(State(job), v1::JOB_STATE_RECOVERING);
+  EXPECT_EQ(LastAttempt(job).cause(), v1::ATTEMPT_CAUSE_WORKER_LOST);
+}
+
+TEST_F(CoreTest, AFinishedGangPublishesAfterARestart) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  Done("w-1", job);
+  Restart();
+  Attach("w-1", Machine(), {Held(job, Epoch(job), v1::ATTEMPT_STATE_DRAINING)});
+  EXPECT_EQ(Publishes("w-1"), 1);
+  EXPECT_THAT(Publish(job), IsOk());
+}
+
+TEST_F(CoreTest, ACancelIsNotForgottenOverARestart) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  Cancel(job);
+  Restart();
+  Attach("w-1", Machine(), {Held(job, Epoch(job), v1::ATTEMPT_STATE_RUNNING)});
+  EXPECT_GE(Stops("w-1"), 1);
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_STOPPED});
+  EXPECT_EQ(State(job), v1::JOB_STATE_CANCELLED);
+}
+
+// --- Workers -----------------------------------------------------------------
+
+TEST_F(CoreTest, ASilentWorkerGetsNothingNewThenIsLost) {
+  Attach("w-1");
+  Pass(timers().restart_window, {"w-1"});
+  const std::string job = RunningOn("w-1");
+  Pass(timers().suspect_after + absl::Milliseconds(200));
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_SUSPECT);
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  Pass(timers().lost_after - timers().suspect_after);
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_LOST);
+  EXPECT_EQ(LastAttempt(job).cause(), v1::ATTEMPT_CAUSE_WORKER_LOST);
+  EXPECT_TRUE(InboxOf("w-1").closed.has_value());
+}
+
+TEST_F(CoreTest, ALateHeartbeatMakesASuspectReadyAgain) {
+  Attach("w-1");
+  Pass(timers().restart_window, {"w-1"});
+  const std::string job = RunningOn("w-1");
+  Pass(timers().suspect_after + absl::Milliseconds(200));
+  Beat("w-1");
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_READY);
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+}
+
+TEST_F(CoreTest, ABrokenStreamIsACrashUnlessTheInstanceIsSoonBack) {
+  Attach("w-1");
+  Pass(timers().restart_window, {"w-1"});
+  const std::string job = RunningOn("w-1");
+  const uint64_t epoch = Epoch(job);
+  Break("w-1");
+  Pass(absl::Milliseconds(500));
+  Attach("w-1", Machine(), {Held(job, epoch, v1::ATTEMPT_STATE_RUNNING)});
+  Pass(absl::Seconds(2), {"w-1"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+
+  Break("w-1");
+  Pass(timers().reattach_grace + absl::Milliseconds(200));
+  EXPECT_EQ(LastAttempt(job).cause(), v1::ATTEMPT_CAUSE_WORKER_CRASH);
+}
+
+TEST_F(CoreTest, ANewInstanceIsProofThatTheOldOneDied) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  Break("w-1");
+  Attach("w-1", {.instance = "i2"});
+  EXPECT_EQ(Job(job).status().attempts(0).cause(),
+            v1::ATTEMPT_CAUSE_WORKER_CRASH);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+}
+
+TEST_F(CoreTest, ASecondDaemonWithTheSameNameIsRefused) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  WorkerCommand other{.session = 99, .message = {}};
+  other.message.mutable_attach()->set_worker_id("w-1");
+  other.message.mutable_attach()->set_instance_id("i2");
+  const Decision decision = core().Apply({.what = other}, now());
+  const auto* close = std::get_if<CloseSession>(&decision.effects.at(0));
+  ASSERT_NE(close, nullptr);
+  EXPECT_EQ(close->session, 99u);
+  EXPECT_EQ(ReasonOf(close->status), "DUPLICATE_WORKER");
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+}
+
+TEST_F(CoreTest, APauseOfTheCoordinatorItselfKillsNobody) {
+  Attach("w-1");
+  Pass(timers().restart_window, {"w-1"});
+  const std::string job = RunningOn("w-1");
+  Freeze(absl::Minutes(10));
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(State(job), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_READY);
+}
+
+TEST_F(CoreTest, ADrainYieldsAndTheJobWaitsItsTurn) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = RunningOn("w-1");
+  v1::ConnectRequest drain;
+  drain.mutable_drain();
+  Say("w-1", drain);
+  EXPECT_EQ(State(job), v1::JOB_STATE_YIELDING);
+  EXPECT_EQ(Yields("w-1"), 1);
+  ASSERT_THAT(Checkpoint(job, 7), IsOk());
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_YIELDED});
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(LastAttempt(job).source_step(), 7);
+  EXPECT_EQ(LastAttempt(job).placement().ranks(0).worker_id(), "w-2");
+}
+
+TEST_F(CoreTest, AGangThatDoesNotYieldInTimeIsStopped) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  v1::ConnectRequest drain;
+  drain.mutable_drain();
+  Say("w-1", drain);
+  Pass(timers().yield_grace + absl::Seconds(1), {"w-1"});
+  EXPECT_EQ(Stops("w-1"), 1);
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_STOPPED});
+  EXPECT_EQ(State(job), v1::JOB_STATE_QUEUED);
+}
+
+TEST_F(CoreTest, AWorkersEventIsStoredOnceHoweverOftenItIsSent) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  v1::ConnectRequest message;
+  v1::WorkerEvent& event = *message.mutable_event();
+  event.set_job_id(job);
+  event.set_epoch(Epoch(job));
+  event.set_seq(1);
+  event.mutable_event()->set_kind(v1::EVENT_KIND_EVALUATED);
+  Say("w-1", message);
+  Say("w-1", message);
+  Restart();
+  Attach("w-1", Machine(), {Held(job, Epoch(job), v1::ATTEMPT_STATE_RUNNING)});
+  const auto& attached = InboxOf("w-1").messages.front().attached();
+  EXPECT_EQ(attached.durable_event_seq().at(Epoch(job)), 1);
+  Say("w-1", message);
+  const auto kinds = EventKinds(job);
+  EXPECT_EQ(std::count(kinds.begin(), kinds.end(), v1::EVENT_KIND_EVALUATED),
+            1);
+}
+
+TEST_F(CoreTest, RanksMeetByKeysOfTheirEpoch) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = Submit(Spec(/*ranks=*/2)).value();
+  v1::ConnectRequest get;
+  get.mutable_rendezvous_get()->set_job_id(job);
+  get.mutable_rendezvous_get()->set_epoch(Epoch(job));
+  get.mutable_rendezvous_get()->set_rank(1);
+  get.mutable_rendezvous_get()->set_key("address/0");
+  Say("w-2", get);
+  v1::ConnectRequest set;
+  set.mutable_rendezvous_set()->set_job_id(job);
+  set.mutable_rendezvous_set()->set_epoch(Epoch(job));
+  set.mutable_rendezvous_set()->set_key("address/0");
+  set.mutable_rendezvous_set()->set_value("127.0.0.1:4000");
+  Say("w-1", set);
+  const auto& reply = InboxOf("w-2").messages.back().rendezvous_reply();
+  EXPECT_EQ(reply.rank(), 1);
+  EXPECT_EQ(reply.value(), "127.0.0.1:4000");
+}
+
+// --- Artifacts ---------------------------------------------------------------
+
+TEST_F(CoreTest, OnlyTheNewestCheckpointsStay) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  for (const int64_t step : {2, 4, 6}) {
+    ASSERT_THAT(Checkpoint(job, step, absl::StrCat(step)), IsOk());
+  }
+  const auto left = store().ListArtifacts(job, "", 10).value();
+  ASSERT_EQ(left.size(), 2u);
+  EXPECT_EQ(left[0].name(), job + "-step-000004");
+  EXPECT_EQ(left[1].name(), job + "-step-000006");
+  EXPECT_EQ(Job(job).status().checkpoint_step(), 6);
+}
+
+TEST_F(CoreTest, TheSameStepOfALaterAttemptMustHaveTheSameBytes) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  ASSERT_THAT(Checkpoint(job, 5, "bytes"), IsOk());
+  KillRank("w-1", job);
+  Ready("w-1", job, 0);
+  EXPECT_THAT(Checkpoint(job, 5, "bytes"), IsOk());
+  const auto diverged = Checkpoint(job, 5, "others");
+  EXPECT_THAT(diverged, HasCode(kAlreadyExists));
+  EXPECT_EQ(ReasonOf(diverged.status()), "DIVERGED");
+  EXPECT_THAT(EventKinds(job), ::testing::Contains(v1::EVENT_KIND_DIVERGED));
+}
+
+TEST_F(CoreTest, TheDurableStepNeverGoesBack) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  ASSERT_THAT(Checkpoint(job, 8, "b"), IsOk());
+  ASSERT_THAT(Checkpoint(job, 4, "a"), IsOk());
+  EXPECT_EQ(Job(job).status().checkpoint_step(), 8);
+}
+
+TEST_F(CoreTest, ARunningJobCannotPublish) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  const auto early = Publish(job);
+  EXPECT_THAT(early, HasCode(kFailedPrecondition));
+  EXPECT_EQ(ReasonOf(early.status()), "WRONG_STATE");
+}
+
+TEST_F(CoreTest, APublisherThatDiesIsReplacedFromTheLastCheckpoint) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = RunningOn("w-1");
+  ASSERT_THAT(Checkpoint(job, 9), IsOk());
+  Done("w-1", job);
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_WORKER_CRASH});
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(LastAttempt(job).source_step(), 9);
+}
+
+}  // namespace
+}  // namespace ft
