@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ZeRO (arXiv:1910.02054): optimizer state, and later gradients and parameters,
+// divided over the ranks. One class; the stage is its parameter.
+//
+//   stage 0   every rank holds all state;  reduce-scatter each round, then
+//             gather of gradients
+//   stage 1   a rank holds the state of its shard;  reduce-scatter each round,
+//             then gather of the updated parameters
+//
+// Gradients are added in one fixed order: the lanes of a round by the aligned
+// tree, then the rounds in sequence. Bits are therefore equal over stages and,
+// with a power of two of lanes a rank, over numbers of ranks.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "collective/collective.h"
+#include "sharding/lane_carry.h"
+#include "sharding/partition.h"
+#include "sharding/shard_state.h"
+
+namespace ft {
+
+struct ZeroOptions {
+  int zero_stage = 1;  // 0 or 1.
+  int64_t lanes_per_rank = 1;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0;
+};
+
+// Not thread-safe. Calls that return a status are collective: every rank makes
+// them in the same order.
+class ShardedOptimizer {
+ public:
+  // `collective` must outlive it. REQUIRES: partition.ranks() ==
+  // collective.size(), zero_stage in {0, 1}
+  ShardedOptimizer(Partition partition, ZeroOptions options,
+                   Collective& collective);
+
+  const Partition& partition() const { return partition_; }
+
+  // Views of fragment `index` in the flat buffers, 1-D: the parameter lives and
+  // learns in the first; its gradient is added up in the second.
+  at::Tensor ParameterView(size_t index) const;
+  at::Tensor GradientView(size_t index) const;
+
+  // Takes the gradient of the next lane out of the gradient buffers, which are
+  // zero after it. Called once for each lane of this rank in a round, in order.
+  void TakeLane();
+
+  // Sums the lanes of all ranks and adds them to the gradient of the step.
+  absl::Status ReduceScatterRound();
+
+  // The L2 norm of the step's gradient, equal on all ranks; remembers the
+  // factor that brings it down to `max_norm` (0: never).
+  absl::StatusOr<double> ClipGradients(double max_norm);
+
+  // One AdamW step, then the gather; every rank holds the new parameters.
+  absl::Status Update(double learning_rate);
+
+  // Forgets the step's gradient; no parameter has changed.
+  void DropGradients();
+
+  // Optimizer steps so far.
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+
+  // Bytes of optimizer state on this rank: exp_avg and exp_avg_sq.
+  int64_t state_bytes() const;
+
+  // This rank's share of parameters and state, by name. The spans live until
+  // the next Update.
+  std::vector<StatePiece> SavePieces() const;
+
+  // Fills all parameters and this rank's state from the pieces of a checkpoint
+  // of any number of ranks, any stage and any buckets. Not collective.
+  // DATA_LOSS: an element is missing, or covered twice.
+  absl::Status LoadPieces(const SavedPieces& pieces);
+
+ private:
+  // What this rank updates: the bucket's elements [begin, begin + size).
+  Interval UpdatedPart(int64_t bucket) const;
+  absl::Status GatherShards(const std::vector<at::Tensor>& buffers);
+
+  const Partition partition_;
+  const ZeroOptions options_;
+  Collective& collective_;
+  // One a bucket, padded size.
+  std::vector<at::Tensor> parameters_, gradients_;
+  // One a bucket, this rank's shard: the sum of the rounds so far.
+  std::vector<at::Tensor> shard_gradients_;
+  // One a bucket: all of it at stage 0, the shard at stage 1.
+  std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
+
+  using Buffers = std::vector<at::Tensor>;
+  LaneCarry<Buffers, void (*)(Buffers&, const Buffers&)> lanes_;
+  int64_t rounds_ = 0;
+  double clip_factor_ = 1;
+  int64_t steps_ = 0;
+};
+
+}  // namespace ft

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The arithmetic of the cuts: every element has one owner, at any size.
+
+#include "sharding/partition.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "collective/tree.h"
+#include "sharding/lane_carry.h"
+#include "sharding/shard_state.h"
+#include "tests/testing/status_matchers.h"
+
+namespace ft {
+namespace {
+
+using testing::Fails;
+
+std::vector<PartitionInput> Inputs(const std::vector<int64_t>& sizes) {
+  std::vector<PartitionInput> inputs;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    inputs.push_back({.name = "t" + std::to_string(i),
+                      .shape = {sizes[i]},
+                      .unit = static_cast<int64_t>(i / 2)});
+  }
+  return inputs;
+}
+
+TEST(PartitionTest, EveryElementHasOneOwnerAndShardsAreEqual) {
+  for (const int ranks : {1, 2, 3, 4, 7}) {
+    for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{1},
+                                              {2, 3, 5, 7},
+                                              {1023, 1024, 1025},
+                                              {7919, 1, 4096, 100'003},
+                                              {0, 5, 0}}) {
+      const Partition partition(Inputs(sizes), ranks);
+      for (const Fragment& fragment : partition.fragments()) {
+        int64_t owned = 0;
+        for (int rank = 0; rank < ranks; ++rank) {
+          owned += partition.OwnedPart(fragment, rank).size();
+        }
+        EXPECT_EQ(owned, fragment.numel);
+        EXPECT_EQ(fragment.start % kFragmentAlign, 0);
+      }
+      int64_t last = 0;
+      for (const Fragment& fragment : partition.fragments()) {
+        EXPECT_GE(fragment.start, last);
+        last = fragment.start + fragment.numel;
+      }
+      for (size_t b = 0; b < partition.buckets().size(); ++b) {
+        EXPECT_EQ(partition.buckets()[b].shard_size % kShardAlign, 0);
+        EXPECT_GE(partition.padded_size(b), partition.buckets()[b].used);
+        EXPECT_LT(partition.padded_size(b) - partition.buckets()[b].used,
+                  ranks * kShardAlign);
+      }
+    }
+  }
+}
+
+TEST(PartitionTest, UnitsBeginAtTilesSoNoCutMovesAnElementToAnotherTile) {
+  const std::vector<PartitionInput> inputs = Inputs({100, 200, 3000, 7, 9});
+  for (const int64_t bucket : {int64_t{1}, int64_t{1100}, kBucketElements}) {
+    const Partition partition(inputs, 2, bucket);
+    EXPECT_EQ(partition.fragments()[2].start % kShardAlign, 0);
+    EXPECT_EQ(partition.fragments()[4].start % kShardAlign, 0);
+  }
+  EXPECT_EQ(Partition(inputs, 2, 1).buckets().size(), 3u);
+  EXPECT_EQ(Partition(inputs, 2).buckets().size(), 1u);
+}
+
+TEST(PartitionTest, TheDigestTellsLayoutsApart) {
+  const auto digest = [](int ranks, int64_t size) {
+    return Partition(Inputs({size, 5}), ranks).Digest();
+  };
+  EXPECT_EQ(digest(2, 100), digest(2, 100));
+  EXPECT_NE(digest(2, 100), digest(3, 100));
+  EXPECT_NE(digest(2, 100), digest(2, 101));
+}
+
+TEST(LaneCarryTest, LanesAddUpInTheOrderOfTheTreeWithFewPartialSums) {
+  for (const size_t lanes : {1, 2, 3, 4, 5, 8, 16}) {
+    std::vector<std::vector<float>> values;
+    for (size_t i = 0; i < lanes; ++i) {
+      values.push_back(
+          {1.0f / static_cast<float>(i + 3), std::sin(static_cast<float>(i))});
+    }
+    auto add = [](std::vector<float>& into, const std::vector<float>& from) {
+      for (size_t i = 0; i < into.size(); ++i) into[i] += from[i];
+    };
+    LaneCarry<std::vector<float>, decltype(add)> carry(add);
+    size_t most = 0;
+    for (const auto& lane : values) {
+      carry.Push(lane);
+      most = std::max(most, carry.size());
+    }
+    std::vector<const float*> parts;
+    for (const auto& lane : values) parts.push_back(lane.data());
+    std::vector<float> want(2);
+    TreeSum(parts, want);
+    EXPECT_EQ(carry.Take(), want) << lanes;
+    EXPECT_LE(most, static_cast<size_t>(std::log2(lanes)) + 1);
+    EXPECT_EQ(carry.size(), 0u);
+  }
+}
+
+TEST(SavedPiecesTest, PiecesOfAnyCutGiveTheWhole) {
+  std::vector<float> whole(1000);
+  std::iota(whole.begin(), whole.end(), 0.0f);
+  for (const int64_t cut : {1, 7, 333, 1000}) {
+    SavedPieces saved;
+    for (int64_t begin = 0; begin < 1000; begin += cut) {
+      saved.Add({"t", kMaster, begin,
+                 std::span(whole).subspan(
+                     begin, std::min<int64_t>(cut, 1000 - begin))});
+    }
+    std::vector<float> got(500);
+    FT_ASSERT_OK(saved.Fill("t", kMaster, 250, got));
+    EXPECT_TRUE(std::equal(got.begin(), got.end(), whole.begin() + 250));
+  }
+}
+
+TEST(SavedPiecesTest, HolesAndOverlapsAreNamed) {
+  const std::vector<float> values(10);
+  SavedPieces holes;
+  holes.Add({"t", kMaster, 0, values});
+  holes.Add({"t", kMaster, 15, values});
+  std::vector<float> out(25);
+  EXPECT_THAT(holes.Fill("t", kMaster, 0, out),
+              Fails(absl::StatusCode::kDataLoss, "elements 10 to 24"));
+  EXPECT_THAT(holes.Fill("u", kMaster, 0, out),
+              Fails(absl::StatusCode::kDataLoss, "u (master)"));
+  SavedPieces overlap;
+  overlap.Add({"t", kMaster, 0, values});
+  overlap.Add({"t", kMaster, 9, values});
+  EXPECT_THAT(overlap.Fill("t", kMaster, 0, std::span(out).first(19)),
+              Fails(absl::StatusCode::kDataLoss, "two pieces"));
+}
+
+TEST(StatePieceTest, KeysReadBackAndOthersAreRefused) {
+  const std::vector<float> values(3);
+  const StatePiece piece{"model.layers.0.q@x", kExpAvg, 17, values};
+  int64_t numel = 0;
+  FT_ASSERT_OK_AND_ASSIGN(const StatePiece read,
+                          ParseStateKey(piece.Key(), numel));
+  EXPECT_EQ(read.name, piece.name);
+  EXPECT_EQ(read.kind, kExpAvg);
+  EXPECT_EQ(read.start, 17);
+  EXPECT_EQ(numel, 3);
+  for (const char* key : {"", "a", "a@1", "a@1:2", "a@x:2/m", "a@-1:2/m"}) {
+    EXPECT_FALSE(ParseStateKey(key, numel).ok()) << key;
+  }
+}
+
+}  // namespace
+}  // namespace ft
