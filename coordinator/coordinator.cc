@@ -12,6 +12,7 @@
 #include "common/token.h"
 #include "coordinator/blob_files.h"
 #include "coordinator/grpc_server.h"
+#include "coordinator/janitor.h"
 #include "coordinator/services.h"
 #include "coordinator/spec_checker.h"
 #include "coordinator/sqlite_job_store.h"
@@ -20,6 +21,7 @@ namespace ft {
 namespace {
 
 constexpr int kPoolThreads = 4;
+constexpr int kArtifactThreads = 4;
 constexpr absl::Duration kShutdownGrace = absl::Seconds(1);
 
 }  // namespace
@@ -35,15 +37,18 @@ struct Coordinator::Parts {
   std::shared_ptr<TokenTable> tokens = std::make_shared<TokenTable>();
   std::unique_ptr<SqliteJobStore> store;
   std::unique_ptr<RunRecords> records;
-  std::unique_ptr<BlobIndex> blobs;
+  std::unique_ptr<BlobFiles> blobs;
   JobSpecChecker checker;
   std::unique_ptr<EffectRouter> router;
   std::unique_ptr<Committer> committer;
   std::unique_ptr<TaskPool> pool;
+  std::unique_ptr<TaskPool> artifact_pool;
   std::unique_ptr<JobBook> book;
+  std::shared_ptr<grpc::Service> artifacts;
   std::unique_ptr<GrpcServer> clients;
   std::unique_ptr<GrpcServer> workers;
   std::unique_ptr<HttpServer> http;
+  std::unique_ptr<Janitor> janitor;
 
   absl::Status OpenFiles();
   absl::Status StartCore();
@@ -65,13 +70,15 @@ absl::Status Coordinator::Parts::OpenFiles() {
   const std::string jobs_dir = JoinPath(dir, "jobs");
   FT_RETURN_IF_ERROR(MakeDirs(jobs_dir, 0700));
   records = std::make_unique<RunRecords>(jobs_dir);
-  blobs = std::make_unique<BlobFiles>(JoinPath(dir, "blobs"));
+  FT_ASSIGN_OR_RETURN(
+      blobs, BlobFiles::Open(JoinPath(dir, "blobs"), JoinPath(dir, "uploads")));
   return absl::OkStatus();
 }
 
 absl::Status Coordinator::Parts::StartCore() {
   router = std::make_unique<EffectRouter>(bus, metrics, config.on_fatal);
   pool = std::make_unique<TaskPool>(kPoolThreads);
+  artifact_pool = std::make_unique<TaskPool>(kArtifactThreads);
   router->OnJobOver([this](const std::string& job_id, bool deleted) {
     metrics.JobOver(job_id);
     pool->Run([this, job_id, deleted] {
@@ -95,6 +102,8 @@ absl::Status Coordinator::Parts::StartCore() {
                                                   .checker = checker,
                                                   .blobs = *blobs,
                                                   .pool = *pool});
+  artifacts = MakeArtifactService(*book, *blobs, *artifact_pool, metrics);
+  janitor = std::make_unique<Janitor>(*store, *blobs, JanitorOptions());
   return absl::OkStatus();
 }
 
@@ -102,17 +111,18 @@ absl::Status Coordinator::Parts::Listen() {
   const auto on_denied = [this](absl::string_view reason) {
     metrics.AuthDenied(reason);
   };
-  FT_ASSIGN_OR_RETURN(workers,
-                      GrpcServer::Start({.address = config.worker_address,
-                                         .services = {MakeWorkerService(*book)},
-                                         .tokens = tokens,
-                                         .on_denied = on_denied}),
-                      "--worker_address");
+  FT_ASSIGN_OR_RETURN(
+      workers,
+      GrpcServer::Start({.address = config.worker_address,
+                         .services = {MakeWorkerService(*book), artifacts},
+                         .tokens = tokens,
+                         .on_denied = on_denied}),
+      "--worker_address");
   FT_ASSIGN_OR_RETURN(
       clients,
       GrpcServer::Start(
           {.address = config.client_address,
-           .services = {MakeJobService(*book, metrics),
+           .services = {MakeJobService(*book, metrics), artifacts,
                         MakeAdminService(*book, metrics, store->incarnation(),
                                          clock.Now())},
            .tokens = tokens,
@@ -164,6 +174,8 @@ Coordinator::~Coordinator() {
   }
   // Calls have ended; now their work, then what it used.
   parts_->http.reset();
+  parts_->janitor.reset();
+  parts_->artifact_pool.reset();
   parts_->committer.reset();
   parts_->pool.reset();
 }

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "coordinator/access.h"
+#include "coordinator/blob_desk.h"
 #include "coordinator/committer.h"
 #include "coordinator/effect_router.h"
 #include "coordinator/event_bus.h"
@@ -32,17 +33,6 @@ class SpecChecker {
   virtual absl::Status CheckAndFix(v1::JobSpec& spec) const = 0;
 };
 
-// The stored blobs, as far as jobs and manifests need them. May block.
-class BlobIndex {
- public:
-  virtual ~BlobIndex() = default;
-  virtual bool Has(const std::string& sha256) = 0;
-
-  // DATA_LOSS, NOT_FOUND, RESOURCE_EXHAUSTED (larger than `max_bytes`).
-  virtual absl::StatusOr<std::string> ReadSmall(const std::string& sha256,
-                                                int64_t max_bytes) = 0;
-};
-
 // Thread-safe. No method blocks: each calls `done` once, from any thread.
 class JobBook {
  public:
@@ -58,7 +48,7 @@ class JobBook {
     RunRecords& records;
     CoordinatorMetrics& metrics;
     const SpecChecker& checker;
-    BlobIndex& blobs;
+    BlobDesk& blobs;
     TaskPool& pool;
   };
   // Everything in `parts` must outlive this.

@@ -19,6 +19,11 @@ namespace ft {
 // `book` and `metrics` must outlive the services.
 std::shared_ptr<grpc::Service> MakeJobService(JobBook& book,
                                               CoordinatorMetrics& metrics);
+// `desk` and `pool` must outlive it; the pool is for artifacts alone.
+std::shared_ptr<grpc::Service> MakeArtifactService(JobBook& book,
+                                                   BlobDesk& desk,
+                                                   TaskPool& pool,
+                                                   CoordinatorMetrics& metrics);
 std::shared_ptr<grpc::Service> MakeWorkerService(JobBook& book);
 std::shared_ptr<grpc::Service> MakeAdminService(JobBook& book,
                                                 CoordinatorMetrics& metrics,
