@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "train/adapter_export.h"
+
+#include <set>
+
+#include "absl/strings/strip.h"
+#include "common/digest.h"
+#include "common/file.h"
+#include "common/status.h"
+#include "formats/peft_adapter.h"
+#include "model/weights.h"
+
+namespace ft {
+
+absl::StatusOr<v1::ExportFiles> ExportAdapter(const Transformer& model,
+                                              const v1::JobSpec& spec,
+                                              const std::string& dir) {
+  FT_RETURN_IF_ERROR(MakeDirs(dir));
+  std::vector<TensorBytes> tensors;
+  std::vector<at::Tensor> alive;
+  std::set<std::string> kinds;
+  for (const NamedParameter& parameter : model.Trainables()) {
+    absl::string_view module = parameter.name;
+    const bool is_A = absl::ConsumeSuffix(&module, ".lora_A");
+    if (!is_A) absl::ConsumeSuffix(&module, ".lora_B");
+    alive.push_back(parameter.tensor.detach().contiguous());
+    tensors.push_back(
+        BytesOf(is_A ? LoraAName(module) : LoraBName(module), alive.back()));
+    kinds.insert(std::string(module.substr(module.rfind('.') + 1)));
+  }
+  const v1::Lora& lora = spec.adaptation().lora();
+  const AdapterConfig config{.base_model_name_or_path = spec.model().base(),
+                             .lora_rank = lora.rank(),
+                             .lora_alpha = lora.alpha(),
+                             .lora_dropout = lora.dropout(),
+                             .target_modules = {kinds.begin(), kinds.end()}};
+  FT_RETURN_IF_ERROR(
+      WriteSafetensors(JoinPath(dir, kAdapterWeightsName), tensors));
+  FT_RETURN_IF_ERROR(WriteFileAtomic(JoinPath(dir, kAdapterConfigName),
+                                     AdapterConfigJson(config)));
+
+  v1::ExportFiles files;
+  files.set_dir(dir);
+  for (const char* name : {kAdapterConfigName, kAdapterWeightsName}) {
+    v1::LocalFile* file = files.add_files();
+    file->set_path(name);
+    FT_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(JoinPath(dir, name)));
+    file->set_bytes(bytes);
+    FT_ASSIGN_OR_RETURN(*file->mutable_sha256(),
+                        Sha256OfFile(JoinPath(dir, name)));
+  }
+  return files;
+}
+
+}  // namespace ft

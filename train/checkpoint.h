@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checkpoints: everything an attempt needs to go on to the bit, by name and
+// interval, never by rank.
+//
+//   step-000123/checkpoint.json                    written last
+//   step-000123/shard-00000-of-00002.safetensors   keys of sharding/shard_state
+//
+// Each rank writes its shard; sizes and digests are gathered to rank 0, which
+// then writes checkpoint.json: a folder without it is no checkpoint.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "collective/collective.h"
+#include "data/loader.h"
+#include "ft/v1/ranks.pb.h"
+#include "sharding/zero.h"
+
+namespace ft {
+
+inline constexpr char kCheckpointFile[] = "checkpoint.json";
+
+// What checkpoint.json says besides its files.
+struct CheckpointInfo {
+  std::string job_id;
+  int64_t step = 0;
+  int ranks = 1;
+  int zero_stage = 1;
+  int64_t lanes = 1;
+  int64_t seed = 0;
+  Cursor cursor;
+  std::string model_digest;
+  std::string dataset_digest;
+  std::string layout_sha256;
+  // What the bits depend on besides: isa, threads, torch.
+  std::map<std::string, std::string> fingerprint;
+};
+
+// Name of the folder: "step-000123".
+std::string CheckpointName(int64_t step);
+
+// Writes the checkpoint into `dir`/step-NNNNNN, removing what a dead attempt
+// left there. Collective. Returns the files: this rank's own, and on rank 0
+// all.
+absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
+    const std::string& dir, const CheckpointInfo& info,
+    const ShardedOptimizer& optimizer, Collective& ranks);
+
+// Reads and verifies every file of the checkpoint in `dir`, then fills the
+// optimizer.
+// DATA_LOSS: a file is missing, has another size or digest, or lacks an
+// element; the message names it.
+absl::StatusOr<CheckpointInfo> LoadCheckpoint(const std::string& dir,
+                                              ShardedOptimizer& optimizer);
+
+// Only checkpoint.json. DATA_LOSS: it is not whole.
+absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& dir);
+
+// The folders of `dir` that hold a checkpoint.json, the newest first.
+std::vector<std::string> ListCheckpoints(const std::string& dir);
+
+// Removes all but the newest `keep`.
+absl::Status RemoveOldCheckpoints(const std::string& dir, int64_t keep);
+
+}  // namespace ft

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "train/job.h"
+
+namespace ft {
+namespace {
+
+RowFormat FormatOf(v1::DataFormat format) {
+  switch (format) {
+    case v1::DATA_FORMAT_SHAREGPT:
+      return RowFormat::kSharegpt;
+    case v1::DATA_FORMAT_OPENAI:
+      return RowFormat::kOpenai;
+    default:
+      return RowFormat::kAlpaca;
+  }
+}
+
+DatasetOptions CommonOptions(const RankJob& job) {
+  const v1::Data& data = job.spec.data();
+  DatasetOptions options;
+  options.variables = {data.variables().begin(), data.variables().end()};
+  options.cutoff_len = data.cutoff_len();
+  options.over_cutoff =
+      data.over_cutoff() == v1::OVER_CUTOFF_DROP    ? OverCutoff::kDrop
+      : data.over_cutoff() == v1::OVER_CUTOFF_ERROR ? OverCutoff::kError
+                                                    : OverCutoff::kTruncate;
+  options.mask.train_on = data.train_on() == v1::TRAIN_ON_LAST ? TrainOn::kLast
+                          : data.train_on() == v1::TRAIN_ON_PROMPT_TOO
+                              ? TrainOn::kPromptToo
+                              : TrainOn::kAll;
+  options.mask.history_rewrite =
+      data.history_rewrite() == v1::HISTORY_REWRITE_LAST ? HistoryRewrite::kLast
+      : data.history_rewrite() == v1::HISTORY_REWRITE_ERROR
+          ? HistoryRewrite::kError
+          : HistoryRewrite::kSplit;
+  options.mask.learn_tail = data.learn_tail();
+  options.on_bad_row = data.on_bad_row() == v1::ON_BAD_ROW_SKIP
+                           ? OnBadRow::kSkip
+                           : OnBadRow::kError;
+  options.seed = static_cast<uint64_t>(job.spec.determinism().seed());
+  return options;
+}
+
+}  // namespace
+
+RankJob JobOf(const v1::RankStart& start) {
+  return {
+      .job_id = start.job_id(),
+      .epoch = start.epoch(),
+      .rank = start.rank(),
+      .world = start.world(),
+      .spec = start.spec(),
+      .workspace = start.workspace(),
+      .model_dir = start.model_dir(),
+      .train_files = {start.train_files().begin(), start.train_files().end()},
+      .validation_file = start.validation_file(),
+      .source_checkpoint_dir = start.source_checkpoint_dir(),
+      .secret = start.secret(),
+      .bind_address =
+          start.bind_address().empty() ? "127.0.0.1" : start.bind_address()};
+}
+
+DatasetOptions TrainDataOptions(const RankJob& job) {
+  DatasetOptions options = CommonOptions(job);
+  for (int i = 0; i < job.spec.data().train_size(); ++i) {
+    const v1::Dataset& dataset = job.spec.data().train(i);
+    options.files.push_back({.path = job.train_files[i],
+                             .format = FormatOf(dataset.format()),
+                             .max_samples = dataset.max_samples()});
+  }
+  if (job.spec.data().validation().has_share()) {
+    options.validation_share = job.spec.data().validation().share();
+  }
+  return options;
+}
+
+DatasetOptions ValidationDataOptions(const RankJob& job) {
+  DatasetOptions options = CommonOptions(job);
+  const v1::Validation& validation = job.spec.data().validation();
+  options.files.push_back({.path = job.validation_file,
+                           .format = FormatOf(validation.format()),
+                           .max_samples = validation.max_samples()});
+  return options;
+}
+
+std::string TemplateName(const v1::JobSpec& spec) {
+  return spec.data().template_().empty() ? "tokenizer"
+                                         : spec.data().template_();
+}
+
+LoaderOptions TrainLoaderOptions(const RankJob& job) {
+  return {.sequences = job.spec.batch().sequences(),
+          .micro = job.spec.batch().micro(),
+          .lanes = job.lanes(),
+          .first_lane = job.rank * job.lanes_per_rank(),
+          .last_lane = (job.rank + 1) * job.lanes_per_rank(),
+          .packing = job.spec.data().packing(),
+          .seed = static_cast<uint64_t>(job.spec.determinism().seed())};
+}
+
+int64_t TotalSteps(const v1::JobSpec& spec, int64_t examples) {
+  if (spec.schedule().has_steps()) return spec.schedule().steps();
+  return spec.schedule().epochs() *
+         StepsPerPass(examples, spec.batch().sequences());
+}
+
+LearningRateSchedule ScheduleOf(const v1::JobSpec& spec, int64_t total_steps) {
+  const v1::Schedule& schedule = spec.schedule();
+  LearningRateSchedule result{.peak = schedule.learning_rate(),
+                              .total_steps = total_steps};
+  switch (schedule.shape()) {
+    case v1::SCHEDULE_SHAPE_LINEAR:
+      result.kind = ScheduleKind::kLinear;
+      break;
+    case v1::SCHEDULE_SHAPE_CONSTANT:
+      result.kind = ScheduleKind::kConstant;
+      break;
+    default:
+      result.kind = ScheduleKind::kCosine;
+  }
+  result.warmup_steps = schedule.has_warmup_steps()
+                            ? schedule.warmup_steps()
+                            : WarmupSteps(schedule.warmup_ratio(), total_steps);
+  return result;
+}
+
+}  // namespace ft

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a rank is told to do: the frozen job spec, and where its inputs lie on
+// this machine. From a daemon's RankStart, or from the command line.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "ft/v1/job_spec.pb.h"
+#include "ft/v1/ranks.pb.h"
+#include "train/learning_rate.h"
+
+namespace ft {
+
+struct RankJob {
+  std::string job_id;
+  uint64_t epoch = 0;
+  int rank = 0;
+  int world = 1;
+  v1::JobSpec spec;  // Every default fixed (jobspec/defaults.h).
+  std::string workspace;
+  std::string model_dir;
+  std::vector<std::string> train_files;  // Of spec.data.train, in order.
+  std::string validation_file;           // Empty: none, or a share.
+  std::string source_checkpoint_dir;     // Empty: from the beginning.
+  std::string secret;
+  std::string bind_address = "127.0.0.1";
+
+  int64_t lanes() const { return spec.determinism().lanes(); }
+  int64_t lanes_per_rank() const { return lanes() / world; }
+};
+
+RankJob JobOf(const v1::RankStart& start);
+
+// The data options of the training files, and of the validation file.
+DatasetOptions TrainDataOptions(const RankJob& job);
+DatasetOptions ValidationDataOptions(const RankJob& job);
+
+// "tokenizer", or the name of a built-in template.
+std::string TemplateName(const v1::JobSpec& spec);
+
+// The batches of this rank.
+LoaderOptions TrainLoaderOptions(const RankJob& job);
+
+// All steps of the job over `examples` training examples.
+int64_t TotalSteps(const v1::JobSpec& spec, int64_t examples);
+
+LearningRateSchedule ScheduleOf(const v1::JobSpec& spec, int64_t total_steps);
+
+}  // namespace ft

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The link of a rank that stands alone (`ft-train run`): progress becomes lines
+// on stderr, keys are files in a folder shared with the other ranks, if there
+// are others, and Ctrl-C is a request to yield.
+
+#pragma once
+
+#include <atomic>
+#include <cstdio>
+#include <string>
+
+#include "train/link.h"
+
+namespace ft {
+
+struct NullLinkOptions {
+  // Where keys are exchanged; must exist. Empty: a world of one.
+  std::string rendezvous_dir;
+
+  // Where progress is printed; null: nowhere.
+  std::FILE* progress = stderr;
+
+  // Set by the signal handler; must outlive the link. Null: never asked.
+  const std::atomic<bool>* interrupted = nullptr;
+};
+
+class NullLink : public Link {
+ public:
+  explicit NullLink(NullLinkOptions options);
+
+  void Ready(const v1::RankReadyNotice& notice) override;
+  absl::Status WaitForBegin(absl::Duration timeout) override;
+  void Step(const v1::StepMetrics& step) override;
+  void Checkpointed(const v1::CheckpointFiles& files) override;
+  void Exported(const v1::ExportFiles& files) override;
+  void Tell(const v1::Event& event) override;
+  void Exit(const v1::RankExit& exit) override;
+  RankRequests TakeRequests() override;
+  absl::Status SetKey(absl::string_view key, absl::string_view value) override;
+  absl::StatusOr<std::string> GetKey(absl::string_view key,
+                                     absl::Duration timeout) override;
+
+ private:
+  std::string PathOf(absl::string_view key) const;
+
+  const NullLinkOptions options_;
+};
+
+}  // namespace ft
