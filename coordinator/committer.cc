@@ -145,6 +145,7 @@ void Committer::CommitBatch(std::vector<Decision> batch) {
   if (has_records) {
     const absl::Duration before = clock_.Monotonic();
     const absl::Status status = store_.Commit(batch);
+    is_store_writable_ = status.ok();
     if (IsFull(status)) {
       DropAndReload(std::move(batch), status);
       return;

@@ -49,6 +49,9 @@ class Committer {
 
   void Post(Command command);
 
+  // Whether the last transaction was stored: /readyz.
+  bool is_store_writable() const { return is_store_writable_.load(); }
+
   // Whether the core thread has ticked within its gap: /livez.
   bool is_live() const;
 
@@ -70,6 +73,7 @@ class Committer {
   const Clock& clock_;
   EffectSink& sink_;
   std::atomic<int64_t> last_tick_ns_{0};
+  std::atomic<bool> is_store_writable_{true};
   absl::Time next_prune_;  // Of the store thread.
 
   // The mailbox.

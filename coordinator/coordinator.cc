@@ -131,7 +131,9 @@ absl::Status Coordinator::Parts::Listen() {
   HttpServerOptions options;
   options.address = config.http_address;
   options.is_live = [this] { return committer->is_live(); };
-  options.is_ready = [this] { return committer->is_live(); };
+  options.is_ready = [this] {
+    return committer->is_live() && committer->is_store_writable();
+  };
   options.metrics = [this] {
     return metrics.Text(*router, store->FreeBytes().value_or(0));
   };

@@ -115,7 +115,7 @@ void Core::Place(LiveJob& live, const Gang& gang) {
   ChooseSource(live, attempt);
   if (!status.has_started()) {
     *status.mutable_started() = ToProto(now_);
-    Count(Observation::Kind::kQueueWait, "", "",
+    Count(Observation::Kind::kQueueWait, live.job.spec().queue(), "",
           absl::ToDoubleSeconds(now_ - FromProto(status.created())));
   }
   status.clear_not_before();

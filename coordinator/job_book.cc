@@ -2,6 +2,9 @@
 
 #include "coordinator/job_book.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include <algorithm>
 #include <map>
 #include <utility>
@@ -48,7 +51,14 @@ absl::StatusOr<int64_t> ParsePageToken(const std::string& token) {
 template <typename Message>
 std::string BodyOf(Message message) {
   message.clear_request_id();
-  return message.SerializeAsString();
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream sink(&bytes);
+    google::protobuf::io::CodedOutputStream out(&sink);
+    out.SetSerializationDeterministic(true);  // Maps have no order.
+    message.SerializeToCodedStream(&out);
+  }
+  return bytes;
 }
 
 }  // namespace
