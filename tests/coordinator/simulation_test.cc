@@ -160,9 +160,31 @@ class Simulation : public CoreWorld {
       if (worker.attached && InboxOf(id).closed.has_value()) {
         worker.attached = false;
       }
-      if (worker.attached && !worker.hung) Act(id, worker);
+      if (worker.attached && !worker.hung) {
+        Act(id, worker);
+      } else {
+        Haunt(id, worker);
+      }
     }
     Pass(absl::Milliseconds(300));
+  }
+
+  // A worker that is cut off, or hangs, may still have ranks that step and an
+  // uploader that gets through: whatever it writes is judged by its epoch.
+  void Haunt(const std::string& id, SimWorker& worker) {
+    const std::map<uint64_t, SimWorker::Attempt> attempts = worker.attempts;
+    for (const auto& [epoch, attempt] : attempts) {
+      if (!attempt.running || attempt.done || !attempt.publishes) continue;
+      const auto committed =
+          Commit(attempt.job_id, epoch, v1::ARTIFACT_KIND_CHECKPOINT,
+                 attempt.step, absl::StrCat("step ", attempt.step));
+      if (committed.ok()) NoteCommit(attempt);
+      const auto published =
+          Commit(attempt.job_id, epoch, v1::ARTIFACT_KIND_ADAPTER, kSteps,
+                 "adapter", Job(attempt.job_id).spec().export_().name());
+      // It has not taken its last step.
+      EXPECT_FALSE(published.ok()) << id;
+    }
   }
 
   void Act(const std::string& id, SimWorker& worker) {
