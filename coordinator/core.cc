@@ -293,6 +293,7 @@ void Core::On(const TickCommand&) {
   const bool store_progress = clock_.now() >= next_progress_store_;
   if (store_progress) {
     next_progress_store_ = clock_.now() + timers_.progress_period;
+    fleet_.MarkChanged();  // Heartbeats alone do not say so.
   }
   // Evaluate may end a job, but Flush alone takes it out of the map.
   for (auto& [job_id, live] : live_) {

@@ -47,6 +47,17 @@ void Core::On(const ScheduleCommand&) {
     FT_CHECK(live != nullptr);
     Place(*live, planned.gang);
   }
+  for (const auto& [job_id, live] : live_) {
+    if (live.not_before <= clock_.now()) continue;
+    plan.waiting.push_back(
+        {.job_id = job_id,
+         .kind = "BACKOFF",
+         .reason = absl::StrCat(
+             "waits ",
+             absl::FormatDuration(absl::Trunc(live.not_before - clock_.now(),
+                                              absl::Milliseconds(100))),
+             " after an attempt that failed")});
+  }
   Emit(WaitingChanged{
       std::make_shared<std::vector<Waiting>>(std::move(plan.waiting))});
 }

@@ -18,8 +18,8 @@ constexpr v1::WorkerState kWorkerStates[] = {
     v1::WORKER_STATE_JOINING, v1::WORKER_STATE_READY, v1::WORKER_STATE_SUSPECT,
     v1::WORKER_STATE_DRAINING, v1::WORKER_STATE_LOST};
 
-constexpr const char* kWaitingKinds[] = {"NO_WORKER", "NO_MODEL",
-                                         "NOT_ENOUGH_FREE", "NEVER_FITS"};
+constexpr const char* kWaitingKinds[] = {
+    "NO_WORKER", "NO_MODEL", "NOT_ENOUGH_FREE", "NEVER_FITS", "BACKOFF"};
 
 std::string WorkerStateName(v1::WorkerState state) {
   return v1::WorkerState_Name(state).substr(sizeof("WORKER_STATE_") - 1);

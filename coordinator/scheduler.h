@@ -21,7 +21,8 @@ struct PlannedGang {
 
 struct Waiting {
   std::string job_id;
-  std::string kind = {};    // NO_WORKER, NO_MODEL, NOT_ENOUGH_FREE, NEVER_FITS.
+  std::string kind = {};    // NO_WORKER, NO_MODEL, NOT_ENOUGH_FREE, NEVER_FITS,
+                            // BACKOFF.
   std::string reason = {};  // For people.
   int32_t jobs_ahead = 0;
 };
