@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "jobspec/from_yaml.h"
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/duration.pb.h>
+#include <google/protobuf/message.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "jobspec/defaults.h"
+#include "jobspec/internal_fields.h"
+#include "jobspec/suggest.h"
+#include "jobspec/validate.h"
+
+namespace ft {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::EnumDescriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+using Kind = YamlNode::Kind;
+
+// "ON_NAN_STOP" of OnNan -> "stop".
+std::string EnumWord(const EnumDescriptor& type, int index) {
+  std::string prefix;
+  for (const char c : type.name()) {
+    if (absl::ascii_isupper(c) && !prefix.empty()) prefix += '_';
+    prefix += absl::ascii_toupper(c);
+  }
+  return absl::AsciiStrToLower(
+      type.value(index)->name().substr(prefix.size() + 1));
+}
+
+std::vector<std::string> EnumWords(const EnumDescriptor& type) {
+  std::vector<std::string> words;
+  for (int i = 1; i < type.value_count(); ++i) {  // Without UNSPECIFIED.
+    words.push_back(EnumWord(type, i));
+  }
+  return words;
+}
+
+std::string DidYouMean(absl::string_view word,
+                       const std::vector<std::string>& words) {
+  const std::string nearest = Nearest(word, words);
+  if (!nearest.empty()) {
+    return absl::StrCat("; did you mean \"", nearest, "\"?");
+  }
+  return absl::StrCat("; there is ", absl::StrJoin(words, ", "));
+}
+
+class Reader {
+ public:
+  Reader(std::map<std::string, int>& lines, Violations& violations)
+      : lines_(lines), violations_(violations) {}
+
+  void ReadMessage(const YamlNode& node, const std::string& path,
+                   Message& message);
+
+ private:
+  void ReadField(const YamlNode& node, const std::string& path,
+                 const FieldDescriptor& field, Message& message);
+  void ReadSingle(const YamlNode& node, const std::string& path,
+                  const FieldDescriptor& field, Message& message, bool append);
+  void ReadWord(const YamlNode& node, const std::string& path,
+                Message& message);
+  void ReadStringMap(const YamlNode& node, const std::string& path,
+                     const FieldDescriptor& field, Message& message);
+  void ReadInteger(const YamlNode& node, const std::string& path,
+                   const FieldDescriptor& field, Message& message);
+  void Wrong(const YamlNode& node, const std::string& path,
+             absl::string_view what) {
+    violations_.Add(path, what, node.line);
+  }
+
+  std::map<std::string, int>& lines_;
+  Violations& violations_;
+};
+
+std::string Describe(const YamlNode& node) {
+  switch (node.kind) {
+    case Kind::kNull:
+      return "nothing";
+    case Kind::kScalar:
+      return absl::StrCat("\"", node.scalar.substr(0, 60), "\"");
+    case Kind::kList:
+      return "a list";
+    case Kind::kMap:
+      return "a mapping";
+  }
+  return "";
+}
+
+std::vector<std::string> FieldNames(const Descriptor& type) {
+  std::vector<std::string> names;
+  for (int i = 0; i < type.field_count(); ++i) {
+    if (!IsInternalField(*type.field(i)))
+      names.push_back(type.field(i)->name());
+  }
+  return names;
+}
+
+absl::StatusOr<google::protobuf::Duration> ParseDuration(
+    absl::string_view text) {
+  static constexpr std::pair<char, int64_t> kUnits[] = {
+      {'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+  for (const auto& [unit, seconds] : kUnits) {
+    int64_t count = 0;
+    if (!text.empty() && text.back() == unit &&
+        absl::SimpleAtoi(text.substr(0, text.size() - 1), &count) &&
+        count >= 0 && count <= int64_t{100} * 366 * 86400 / seconds) {
+      google::protobuf::Duration duration;
+      duration.set_seconds(count * seconds);
+      return duration;
+    }
+  }
+  return absl::InvalidArgumentError("no duration");
+}
+
+void Reader::ReadMessage(const YamlNode& node, const std::string& path,
+                         Message& message) {
+  const Descriptor& type = *message.GetDescriptor();
+  if (&type == google::protobuf::Duration::descriptor()) {
+    const absl::StatusOr<google::protobuf::Duration> duration =
+        ParseDuration(node.kind == Kind::kScalar ? node.scalar : "");
+    if (!duration.ok()) {
+      Wrong(node, path,
+            absl::StrCat(Describe(node),
+                         " is no duration; write for example 90s, 30m, 12h "
+                         "or 7d"));
+      return;
+    }
+    message.CopyFrom(*duration);
+    return;
+  }
+  if (&type == v1::IntRange::descriptor() && node.kind == Kind::kScalar) {
+    ReadInteger(node, path, *type.FindFieldByName("min"), message);
+    ReadInteger(node, path, *type.FindFieldByName("max"), message);
+    return;
+  }
+  if (node.kind == Kind::kScalar) return ReadWord(node, path, message);
+  if (node.kind != Kind::kMap) {
+    Wrong(node, path,
+          absl::StrCat(Describe(node), " where a mapping of ",
+                       absl::StrJoin(FieldNames(type), ", "), " belongs"));
+    return;
+  }
+  for (const auto& [key, value] : node.fields) {
+    const std::string field_path = path.empty() ? key : path + "." + key;
+    const FieldDescriptor* field = type.FindFieldByName(key);
+    if (field == nullptr || IsInternalField(*field)) {
+      Wrong(value, field_path,
+            absl::StrCat("unknown field", DidYouMean(key, FieldNames(type))));
+      continue;
+    }
+    lines_[field_path] = value.line;
+    if (const auto* oneof = field->real_containing_oneof();
+        oneof != nullptr && value.kind != Kind::kNull) {
+      const FieldDescriptor* other =
+          message.GetReflection()->GetOneofFieldDescriptor(message, oneof);
+      if (other != nullptr && other != field) {
+        Wrong(
+            value, field_path,
+            absl::StrCat("excludes ", other->name(), "; give one of the two"));
+        continue;
+      }
+    }
+    ReadField(value, field_path, *field, message);
+  }
+}
+
+// A bare word: the member of the message's oneof, without options.
+void Reader::ReadWord(const YamlNode& node, const std::string& path,
+                      Message& message) {
+  const Descriptor& type = *message.GetDescriptor();
+  std::vector<std::string> words;
+  const FieldDescriptor* named = nullptr;
+  if (type.real_oneof_decl_count() == 1) {
+    for (int i = 0; i < type.oneof_decl(0)->field_count(); ++i) {
+      const FieldDescriptor* member = type.oneof_decl(0)->field(i);
+      if (member->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+      words.push_back(member->name());
+      if (member->name() == node.scalar) named = member;
+    }
+  }
+  if (named != nullptr) {
+    message.GetReflection()->MutableMessage(&message, named);
+    return;
+  }
+  if (words.empty()) {
+    Wrong(node, path,
+          absl::StrCat(Describe(node), " where a mapping of ",
+                       absl::StrJoin(FieldNames(type), ", "), " belongs"));
+  } else {
+    Wrong(node, path,
+          absl::StrCat(Describe(node), " is unknown",
+                       DidYouMean(node.scalar, words)));
+  }
+}
+
+void Reader::ReadStringMap(const YamlNode& node, const std::string& path,
+                           const FieldDescriptor& field, Message& message) {
+  if (node.kind != Kind::kMap) {
+    return Wrong(node, path,
+                 absl::StrCat(Describe(node),
+                              " where a mapping of words to "
+                              "texts belongs"));
+  }
+  for (const auto& [key, value] : node.fields) {
+    if (value.kind != Kind::kScalar) {
+      Wrong(value, path + "." + key, "must be a text");
+      continue;
+    }
+    Message* entry = message.GetReflection()->AddMessage(&message, &field);
+    const Descriptor& type = *entry->GetDescriptor();
+    entry->GetReflection()->SetString(entry, type.map_key(), key);
+    entry->GetReflection()->SetString(entry, type.map_value(), value.scalar);
+  }
+}
+
+void Reader::ReadField(const YamlNode& node, const std::string& path,
+                       const FieldDescriptor& field, Message& message) {
+  if (node.kind == Kind::kNull) return;  // "gguf: null" is the default.
+  if (field.is_map()) return ReadStringMap(node, path, field, message);
+  if (!field.is_repeated()) {
+    return ReadSingle(node, path, field, message, /*append=*/false);
+  }
+  // One item may stand without its list.
+  if (node.kind != Kind::kList) {
+    return ReadSingle(node, path, field, message, /*append=*/true);
+  }
+  for (size_t i = 0; i < node.items.size(); ++i) {
+    const std::string item_path = absl::StrCat(path, "[", i, "]");
+    lines_[item_path] = node.items[i].line;
+    ReadSingle(node.items[i], item_path, field, message, /*append=*/true);
+  }
+}
+
+void Reader::ReadInteger(const YamlNode& node, const std::string& path,
+                         const FieldDescriptor& field, Message& message) {
+  const Reflection& reflection = *message.GetReflection();
+  int64_t value = 0;
+  const bool is_wide = field.cpp_type() == FieldDescriptor::CPPTYPE_INT64;
+  if (!absl::SimpleAtoi(node.scalar, &value) ||
+      (!is_wide && (value > std::numeric_limits<int32_t>::max() ||
+                    value < std::numeric_limits<int32_t>::min()))) {
+    return Wrong(node, path,
+                 absl::StrCat(Describe(node), " is no whole number"));
+  }
+  if (is_wide) {
+    reflection.SetInt64(&message, &field, value);
+  } else {
+    reflection.SetInt32(&message, &field, static_cast<int32_t>(value));
+  }
+}
+
+void Reader::ReadSingle(const YamlNode& node, const std::string& path,
+                        const FieldDescriptor& field, Message& message,
+                        bool append) {
+  const Reflection& reflection = *message.GetReflection();
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+    return ReadMessage(node, path,
+                       append ? *reflection.AddMessage(&message, &field)
+                              : *reflection.MutableMessage(&message, &field));
+  }
+  if (node.kind != Kind::kScalar) {
+    return Wrong(node, path,
+                 absl::StrCat(Describe(node), " where one value belongs"));
+  }
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_STRING:
+      if (append) {
+        reflection.AddString(&message, &field, node.scalar);
+      } else {
+        reflection.SetString(&message, &field, node.scalar);
+      }
+      return;
+    case FieldDescriptor::CPPTYPE_INT32:
+    case FieldDescriptor::CPPTYPE_INT64:
+      if (node.scalar == "auto" && field.name() == "micro") return;
+      return ReadInteger(node, path, field, message);
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
+      double value = 0;
+      if (!absl::SimpleAtod(node.scalar, &value) || !std::isfinite(value)) {
+        return Wrong(node, path, absl::StrCat(Describe(node), " is no number"));
+      }
+      reflection.SetDouble(&message, &field, value);
+      return;
+    }
+    case FieldDescriptor::CPPTYPE_BOOL:
+      if (node.scalar != "true" && node.scalar != "false") {
+        return Wrong(
+            node, path,
+            absl::StrCat(Describe(node), " is neither true nor false"));
+      }
+      reflection.SetBool(&message, &field, node.scalar == "true");
+      return;
+    case FieldDescriptor::CPPTYPE_ENUM: {
+      const EnumDescriptor& type = *field.enum_type();
+      const std::vector<std::string> words = EnumWords(type);
+      for (size_t i = 0; i < words.size(); ++i) {
+        if (words[i] == node.scalar) {
+          reflection.SetEnum(&message, &field,
+                             type.value(static_cast<int>(i) + 1));
+          return;
+        }
+      }
+      return Wrong(node, path,
+                   absl::StrCat(Describe(node), " is unknown",
+                                DidYouMean(node.scalar, words)));
+    }
+    default:
+      return Wrong(node, path, "cannot be written in a job file");
+  }
+}
+
+}  // namespace
+
+bool IsInternalField(const FieldDescriptor& field) {
+  const std::string& name = field.full_name();
+  return name == "ft.v1.ModelSource.digest" || name == "ft.v1.Dataset.sha256" ||
+         name == "ft.v1.Dataset.bytes" || name == "ft.v1.Validation.sha256" ||
+         name == "ft.v1.Validation.bytes";
+}
+
+void SpecFromYaml(const YamlNode& root, v1::JobSpec& spec,
+                  std::map<std::string, int>& lines, Violations& violations) {
+  if (root.kind != Kind::kMap) {
+    violations.Add("",
+                   "the file holds no job; it must begin with schema: "
+                   "ft.v1",
+                   root.line);
+    return;
+  }
+  Reader(lines, violations).ReadMessage(root, "", spec);
+}
+
+absl::StatusOr<v1::JobSpec> ParseJobFile(absl::string_view text,
+                                         absl::string_view file_name) {
+  Violations violations;
+  std::map<std::string, int> lines;
+  v1::JobSpec spec;
+  const YamlNode root = ReadYaml(text, violations);
+  // A tree that is cut short would only give false complaints; a key that
+  // stands twice cuts nothing.
+  const bool is_cut = std::any_of(
+      violations.list().begin(), violations.list().end(),
+      [](const Violation& violation) { return violation.field.empty(); });
+  if (!is_cut) {
+    SpecFromYaml(root, spec, lines, violations);
+    if (root.kind == Kind::kMap) {
+      ValidateSpec(spec, SpecOrigin::kJobFile, violations);
+    }
+  }
+  violations.Locate(lines);
+  if (!violations.empty()) return violations.ToStatus(file_name);
+  ApplyDefaults(spec);
+  return spec;
+}
+
+}  // namespace ft

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A YAML tree to a JobSpec, by the fields of the message: keys are field names,
+// a bare word names a oneof member without options, N stands for {min: N,
+// max: N}, enums are lower-case words, durations are 90s, 30m, 12h or 7d.
+
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "ft/v1/job_spec.pb.h"
+#include "jobspec/violations.h"
+#include "jobspec/yaml_reader.h"
+
+namespace ft {
+
+// Fills `spec`; `lines` becomes the line of every field that was given.
+void SpecFromYaml(const YamlNode& root, v1::JobSpec& spec,
+                  std::map<std::string, int>& lines, Violations& violations);
+
+// Reads, checks and completes a job file: what submit sends.
+// INVALID_ARGUMENT: the message has one line a violation, all of them.
+absl::StatusOr<v1::JobSpec> ParseJobFile(absl::string_view text,
+                                         absl::string_view file_name);
+
+}  // namespace ft

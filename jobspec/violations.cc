@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "jobspec/violations.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace ft {
+
+void Violations::Add(absl::string_view field, absl::string_view what,
+                     int line) {
+  list_.push_back({std::string(field), std::string(what), line});
+}
+
+void Violations::Locate(const std::map<std::string, int>& lines) {
+  for (Violation& violation : list_) {
+    std::string path = violation.field;
+    while (violation.line == 0 && !path.empty()) {
+      const auto found = lines.find(path);
+      if (found != lines.end()) violation.line = found->second;
+      const size_t cut = path.find_last_of(".[");
+      path.resize(cut == std::string::npos ? 0 : cut);
+    }
+  }
+  std::stable_sort(
+      list_.begin(), list_.end(),
+      [](const Violation& a, const Violation& b) { return a.line < b.line; });
+}
+
+std::string Violations::Text(absl::string_view file) const {
+  std::string text;
+  for (const Violation& violation : list_) {
+    absl::StrAppend(&text, text.empty() ? "" : "\n", file);
+    if (violation.line > 0) absl::StrAppend(&text, ":", violation.line);
+    if (!violation.field.empty()) absl::StrAppend(&text, ": ", violation.field);
+    absl::StrAppend(&text, ": ", violation.what);
+  }
+  return text;
+}
+
+absl::Status Violations::ToStatus(absl::string_view file) const {
+  if (empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(Text(file));
+}
+
+}  // namespace ft

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Job files: what is right is completed, what is wrong is told all at once with
+// file, line, field and remedy, and nothing is ever ignored.
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include "common/file.h"
+#include "jobspec/defaults.h"
+#include "jobspec/from_yaml.h"
+#include "jobspec/suggest.h"
+#include "jobspec/to_yaml.h"
+#include "jobspec/validate.h"
+#include "tests/testing/status_matchers.h"
+
+namespace ft {
+namespace {
+
+using google::protobuf::util::MessageDifferencer;
+using testing::Fails;
+using ::testing::HasSubstr;
+
+constexpr char kGood[] = R"(schema: ft.v1
+name: hotel-bot
+model: {base: smollm2-135m}
+data:
+  train:
+    - {path: data/train.json, format: sharegpt}
+stage: sft
+adaptation: lora
+resources: {ranks: 2}
+)";
+
+std::string Errors(const std::string& text) {
+  const auto spec = ParseJobFile(text, "job.yaml");
+  return spec.ok() ? "" : std::string(spec.status().message());
+}
+
+// kGood with more lines.
+std::string ErrorsWith(const std::string& lines) {
+  return Errors(std::string(kGood) + lines);
+}
+
+TEST(JobFileTest, DefaultsAndAutoAreFixed) {
+  FT_ASSERT_OK_AND_ASSIGN(const v1::JobSpec spec,
+                          ParseJobFile(kGood, "job.yaml"));
+  EXPECT_EQ(spec.priority(), 50);
+  EXPECT_EQ(spec.adaptation().lora().rank(), 16);
+  EXPECT_EQ(spec.adaptation().lora().alpha(), 32);
+  EXPECT_EQ(spec.determinism().lanes(), 2);
+  EXPECT_EQ(spec.determinism().threads(), 1);
+  EXPECT_EQ(spec.batch().sequences(), 16);
+  EXPECT_EQ(spec.batch().micro(), 4);  // min(16 / 2, 8192 / 2048)
+  EXPECT_EQ(spec.parallelism().zero_stage(), 1);
+  EXPECT_EQ(spec.schedule().epochs(), 3);
+  EXPECT_EQ(spec.checkpointing().every().minutes(), 10);
+  EXPECT_FALSE(spec.has_evaluation());
+  v1::JobSpec again = spec;
+  ApplyDefaults(again);
+  EXPECT_TRUE(MessageDifferencer::Equals(again, spec));
+}
+
+TEST(JobFileTest, EveryExampleIsRightAndReadsBackFromItsCanonicalForm) {
+  for (const char* name : {"identity.yaml", "tiny_chat.yaml"}) {
+    FT_ASSERT_OK_AND_ASSIGN(
+        const std::string text,
+        ReadFile(std::string(FT_TEST_SOURCE_DIR "/examples/") + name, 1 << 20));
+    FT_ASSERT_OK_AND_ASSIGN(const v1::JobSpec spec, ParseJobFile(text, name));
+    FT_ASSERT_OK_AND_ASSIGN(const v1::JobSpec back,
+                            ParseJobFile(SpecToYaml(spec), "canonical"));
+    EXPECT_TRUE(MessageDifferencer::Equals(back, spec)) << SpecToYaml(spec);
+  }
+}
+
+TEST(JobFileTest, AllViolationsAreToldAtOnceWithFileAndLine) {
+  const std::string errors = Errors(R"(schema: ft.v1
+name: Hotel Bot
+model: {base: smollm2-135m}
+data:
+  train:
+    - {path: data/train.json, format: sharegtp}
+  packng: true
+stage: sft
+adaptation:
+  lora: {rank: 5000}
+resources: {ranks: 2}
+)");
+  EXPECT_EQ(
+      errors,
+      "job.yaml:2: name: \"Hotel Bot\" is no name; use a-z, 0-9 and -, at "
+      "most 63 characters\n"
+      "job.yaml:6: data.train[0].format: \"sharegtp\" is unknown; did you "
+      "mean \"sharegpt\"?\n"
+      "job.yaml:6: data.train[0].format: is missing; write alpaca, "
+      "sharegpt or openai\n"
+      "job.yaml:7: data.packng: unknown field; did you mean \"packing\"?\n"
+      "job.yaml:10: adaptation.lora.rank: 5000 is not in [1, 1024]");
+}
+
+TEST(JobFileTest, WhatIsMissingIsToldWithAnExample) {
+  const std::string errors = Errors("schema: ft.v1\n");
+  for (const char* want :
+       {"name: is missing; write for example name: hotel-bot",
+        "model.base: is missing", "data.train: is missing",
+        "stage: is missing; write for example stage: sft",
+        "adaptation: is missing", "resources.ranks: is missing"}) {
+    EXPECT_THAT(errors, HasSubstr(want));
+  }
+}
+
+struct BadCase {
+  const char* lines;
+  const char* error;
+};
+
+class BadLinesTest : public ::testing::TestWithParam<BadCase> {};
+
+TEST_P(BadLinesTest, IsRefusedWithItsPlaceAndRemedy) {
+  EXPECT_THAT(ErrorsWith(GetParam().lines), HasSubstr(GetParam().error))
+      << GetParam().lines;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, BadLinesTest,
+    ::testing::Values(
+        BadCase{"priority: high\n",
+                "job.yaml:10: priority: \"high\" is no "
+                "whole number"},
+        BadCase{"priority: 101\n", "priority: 101 is not in [0, 100]"},
+        BadCase{"prioritee: 5\n",
+                "prioritee: unknown field; did you mean "
+                "\"priority\"?"},
+        BadCase{"preemptible: yes\n", "neither true nor false"},
+        BadCase{"preemptible: true\n", "preemptible: is not supported yet"},
+        BadCase{"time_limit: 5 hours\n", "write for example 90s, 30m, 12h"},
+        BadCase{"time_limit: 5h\n", "time_limit: is not supported yet"},
+        BadCase{"queue: fast\n", "queue: is not supported yet"},
+        BadCase{"precision: bf16\n",
+                "precision: is not supported yet; write "
+                "fp32"},
+        BadCase{"precision: fp8\n", "precision: \"fp8\" is unknown"},
+        BadCase{"optimizer: lion\n", "optimizer: is not supported yet"},
+        BadCase{"optimizer: adam\n", "did you mean \"adamw\"?"},
+        BadCase{"optimizer: {adamw: {beta1: 1}}\n",
+                "beta1: 1 is not in [0, 1)"},
+        BadCase{"quantization: {weights: nf4}\n",
+                "quantization: is not supported yet"},
+        BadCase{"schedule: {epochs: 2, steps: 5}\n",
+                "schedule.steps: excludes epochs"},
+        BadCase{"schedule: {epochs: -1}\n", "schedule.epochs: -1 is not in"},
+        BadCase{"schedule: {learning_rate: .inf}\n", "is no number"},
+        BadCase{"batch: [1]\n", "a list where a mapping of"},
+        BadCase{"batch: {sequences: 1.5}\n", "is no whole number"},
+        BadCase{"batch: {sequences: 99999999999999}\n", "is no whole number"},
+        BadCase{"parallelism: {zero_stage: 3}\n", "write 0 or 1"},
+        BadCase{"parallelism: {zero_stage: 4}\n", "4 is not in [0, 3]"},
+        BadCase{"determinism: {lanes: 3}\n", "3 is no multiple of 2 ranks"},
+        BadCase{"determinism: {strict: false}\n", "is not supported yet"},
+        BadCase{"evaluation: {every: {epochs: 1}}\n",
+                "evaluation: needs data.validation"},
+        BadCase{"checkpointing: {every: {epochs: 1}}\n",
+                "write steps or minutes"},
+        BadCase{"export: {gguf: Q8_0}\n", "export.gguf: is not supported yet"},
+        BadCase{"numeric: {on_nan: rewind}\n", "write stop"},
+        BadCase{"secrets: [a]\n", "secrets: is not supported yet"},
+        BadCase{"name: again\n", "stands here twice"},
+        BadCase{"labels: &a {x: 1}\n", "anchors are not allowed"},
+        BadCase{"labels: *a\n", "job.yaml:10"},
+        BadCase{"labels: !!python/object x\n", "tags are not allowed"},
+        BadCase{"<<: {a: 1}\n", "merge keys are not allowed"},
+        BadCase{"batch: {sequences: [1\n", "not valid YAML"},
+        BadCase{"---\nname: b\n", "more than one document"}));
+
+TEST(JobFileTest, BareWordsRangesAndNullsAreRead) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const v1::JobSpec spec,
+      ParseJobFile(std::string(kGood) +
+                       "export: {name: a, gguf: null}\n"
+                       "optimizer: adamw\nbatch: {micro: auto}\n",
+                   "job.yaml"));
+  EXPECT_TRUE(spec.optimizer().has_adamw());
+  EXPECT_EQ(spec.resources().ranks().min(), 2);
+  EXPECT_EQ(spec.export_().gguf(), "");
+}
+
+TEST(JobFileTest, WhatTheSystemSetsCannotBeWritten) {
+  std::string text = kGood;
+  text.replace(text.find("{base: smollm2-135m}"), 20, "{base: a, digest: b}");
+  EXPECT_THAT(Errors(text), HasSubstr("model.digest: unknown field"));
+}
+
+TEST(YamlReaderTest, BombsEndEarly) {
+  std::string deep = "a: ";
+  for (int i = 0; i < 100; ++i) deep += "[";
+  EXPECT_THAT(Errors(deep), HasSubstr("nested deeper than 32"));
+  std::string wide = "a: [";
+  for (int i = 0; i < 20'000; ++i) wide += "1,";
+  EXPECT_THAT(Errors(wide + "1]"), HasSubstr("more than 10000 values"));
+  EXPECT_THAT(Errors(std::string(300'000, 'a')), HasSubstr("at most 262144"));
+  EXPECT_THAT(Errors("a: &x [1,2]\nb: [*x,*x,*x]\n"),
+              HasSubstr("anchors are not allowed"));
+}
+
+TEST(ValidateTest, ASubmittedSpecNeedsTheDigestsOfItsData) {
+  FT_ASSERT_OK_AND_ASSIGN(v1::JobSpec spec, ParseJobFile(kGood, "job.yaml"));
+  Violations violations;
+  ValidateSpec(spec, SpecOrigin::kSubmitted, violations);
+  ASSERT_EQ(violations.list().size(), 1u);
+  EXPECT_EQ(violations.list()[0].field, "data.train[0].sha256");
+  spec.mutable_data()->mutable_train(0)->set_sha256(std::string(64, 'a'));
+  Violations none;
+  ValidateSpec(spec, SpecOrigin::kSubmitted, none);
+  EXPECT_TRUE(none.empty()) << none.Text("");
+}
+
+TEST(SuggestTest, OnlyNearWordsAreMeant) {
+  const std::vector<std::string> words = {"packing", "train_on"};
+  EXPECT_EQ(Nearest("packng", words), "packing");
+  EXPECT_EQ(Nearest("train-on", words), "train_on");
+  EXPECT_EQ(Nearest("zzz", words), "");
+}
+
+}  // namespace
+}  // namespace ft
