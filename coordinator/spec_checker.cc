@@ -2,40 +2,54 @@
 
 #include "coordinator/spec_checker.h"
 
+#include <algorithm>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/grpc_status.h"
-#include "common/id.h"
+#include "jobspec/defaults.h"
+#include "jobspec/validate.h"
 
 namespace ft {
+namespace {
+
+// A name under a worker's model root: [a-z0-9][a-z0-9._-]{0,62}.
+bool IsModelName(const std::string& name) {
+  return !name.empty() && name.size() <= 63 && absl::ascii_isalnum(name[0]) &&
+         std::ranges::all_of(name, [](char c) {
+           return absl::ascii_islower(c) || absl::ascii_isdigit(c) ||
+                  c == '.' || c == '_' || c == '-';
+         });
+}
+
+}  // namespace
 
 absl::Status JobSpecChecker::CheckAndFix(v1::JobSpec& spec) const {
-  std::vector<FieldError> wrong;
-  if (spec.schema() != "ft.v1") {
-    wrong.push_back({"schema", "must be ft.v1"});
+  Violations violations;
+  ValidateSpec(spec, SpecOrigin::kSubmitted, violations);
+  const std::string& base = spec.model().base();
+  if (!base.empty() && !IsModelName(base)) {
+    violations.Add("model.base",
+                   absl::StrCat("\"", base.substr(0, 80),
+                                "\" is no name of a model under the workers' "
+                                "model root; see ftctl model ls"));
   }
-  if (!IsLabel(spec.name())) {
-    wrong.push_back({"name", "must be [a-z0-9-]{1,63}"});
-  }
-  if (spec.model().base().empty())
-    wrong.push_back({"model.base", "is missing"});
   if (!spec.model().digest().empty()) {
-    wrong.push_back({"model.digest", "is set by the coordinator"});
+    violations.Add("model.digest", "is set by the coordinator; leave it out");
   }
-  if (spec.data().train().empty())
-    wrong.push_back({"data.train", "is missing"});
-  if (spec.resources().ranks().max() < 1) {
-    wrong.push_back({"resources.ranks", "must be at least 1"});
+  if (violations.empty()) {
+    ApplyDefaults(spec);
+    return absl::OkStatus();
   }
-  if (!wrong.empty()) {
-    return BadRequestError(
-        "INVALID_SPEC",
-        absl::StrCat(wrong[0].field, ": ", wrong[0].description), wrong);
+  std::vector<FieldError> fields;
+  std::string message;
+  for (const Violation& violation : violations.list()) {
+    fields.push_back({violation.field, violation.what});
+    absl::StrAppend(&message, message.empty() ? "" : "\n", violation.field,
+                    ": ", violation.what);
   }
-  if (spec.queue().empty()) spec.set_queue("default");
-  if (!spec.has_priority()) spec.set_priority(50);
-  return absl::OkStatus();
+  return BadRequestError("INVALID_SPEC", message, fields);
 }
 
 }  // namespace ft

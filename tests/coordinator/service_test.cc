@@ -377,6 +377,13 @@ TEST_F(ServiceTest, ABadRequestIdOrSpecIsRefusedAndStoresNothing) {
   const auto refused = Create(spec, "r-1");
   EXPECT_EQ(ReasonOf(refused.status()), "INVALID_SPEC");
   EXPECT_GE(FieldErrorsOf(refused.status()).size(), 2u);
+  spec = Spec();
+  spec.mutable_model()->set_base("../../etc");
+  EXPECT_EQ(ReasonOf(Create(spec, "r-2").status()), "INVALID_SPEC");
+  spec = Spec();
+  spec.mutable_time_limit()->set_seconds(5);
+  EXPECT_THAT(std::string(Create(spec, "r-3").status().message()),
+              HasSubstr("time_limit: is not supported yet"));
 
   v1::ListJobsResponse list;
   ASSERT_TRUE(jobs_->ListJobs(Admin().get(), {}, &list).ok());
@@ -400,6 +407,11 @@ TEST_F(ServiceTest, ValidateOnlyStoresNothing) {
   ASSERT_TRUE(jobs_->CreateJob(Admin().get(), request, &job).ok());
   EXPECT_EQ(job.job_id(), "");
   EXPECT_EQ(job.spec().queue(), "default");
+  // Every default and auto is fixed.
+  EXPECT_EQ(job.spec().determinism().lanes(), 1);
+  EXPECT_EQ(job.spec().determinism().threads(), 1);
+  EXPECT_GT(job.spec().batch().micro(), 0);
+  EXPECT_EQ(job.spec().adaptation().lora().rank(), 16);
   v1::ListJobsResponse list;
   ASSERT_TRUE(jobs_->ListJobs(Admin().get(), {}, &list).ok());
   EXPECT_TRUE(list.jobs().empty());
