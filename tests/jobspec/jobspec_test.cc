@@ -191,7 +191,7 @@ TEST(JobFileTest, WhatTheSystemSetsCannotBeWritten) {
 
 TEST(YamlReaderTest, BombsEndEarly) {
   std::string deep = "a: ";
-  for (int i = 0; i < 100; ++i) deep += "[";
+  deep += std::string(100, '[') + std::string(100, ']');
   EXPECT_THAT(Errors(deep), HasSubstr("nested deeper than 32"));
   std::string wide = "a: [";
   for (int i = 0; i < 20'000; ++i) wide += "1,";
