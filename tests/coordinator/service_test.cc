@@ -324,6 +324,24 @@ TEST_F(ServiceTest, ATokenAllowsOnlyWhatItsRoleMay) {
                       coordinator_->admin_token()));
 }
 
+TEST_F(ServiceTest, HealthSaysThatItServes) {
+  // HealthCheckRequest{service} and HealthCheckResponse{status: SERVING}.
+  for (const std::string& service : {std::string(), std::string("ft.readiness"),
+                                     std::string("ft.liveness")}) {
+    const std::string body = absl::StrCat(
+        "\x0a", std::string(1, static_cast<char>(service.size())), service);
+    for (const auto& [channel, token] :
+         {std::pair(clients_, coordinator_->admin_token()),
+          std::pair(workers_, coordinator_->worker_token())}) {
+      std::string answer;
+      EXPECT_TRUE(
+          Raw(channel, "/grpc.health.v1.Health/Check", token, body, &answer)
+              .ok());
+      EXPECT_EQ(answer, "\x08\x01") << service;
+    }
+  }
+}
+
 TEST_F(ServiceTest, AddressesBeyondLoopbackAreRefusedWithTheReason) {
   for (const char* address : {"0.0.0.0:0", "10.0.0.1:0", "[::]:0"}) {
     GrpcServerOptions options{.address = address,
