@@ -2,6 +2,7 @@
 
 #include "coordinator/committer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -101,7 +102,9 @@ void Committer::RunCore() {
       }
       if (core_.wants_schedule() && now >= next_schedule && !stopping) {
         Apply({.what = ScheduleCommand{}});
-        next_schedule = now + kScheduleEvery;
+        // A long plan must not starve the mailbox: one fifth of the time.
+        const absl::Duration end = clock_.Monotonic();
+        next_schedule = end + std::max(kScheduleEvery, 4 * (end - now));
       }
       wants_schedule = core_.wants_schedule();
     }

@@ -2,6 +2,8 @@
 //
 // ft-coordinator: flags in, a running coordinator, an orderly end. Wiring only.
 
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -39,7 +41,15 @@ absl::Status WriteEndpoints(const std::string& path,
                    "\", \"incarnation\": ", coordinator.incarnation(), "}\n"));
 }
 
+// Nothing we write is for others, and no core file may hold a token.
+void KeepPrivate() {
+  ::umask(077);
+  const rlimit none{0, 0};
+  ::setrlimit(RLIMIT_CORE, &none);
+}
+
 int Run(CoordinatorConfig config, const std::string& endpoint_file) {
+  KeepPrivate();
   StopSignals& stop = StopSignals::Install();
   config.on_fatal = Die;
   auto coordinator = Coordinator::Start(std::move(config));

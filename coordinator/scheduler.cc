@@ -3,6 +3,8 @@
 #include "coordinator/scheduler.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -60,6 +62,26 @@ Waiting WhyWaiting(const GangDemand& demand,
   return waiting;
 }
 
+// What decides whether a gang fits. Slots only get fewer in a cycle, so a shape
+// that has failed is not tried again in it.
+using Shape = std::tuple<int32_t, std::string, std::string, bool, std::string>;
+
+Shape ShapeOf(const GangDemand& demand) {
+  return {demand.ranks, demand.model, demand.model_digest, demand.one_isa_class,
+          demand.isa_class};
+}
+
+std::set<std::string> JobsWithHeldSlots(
+    const std::vector<WorkerOffer>& offers) {
+  std::set<std::string> jobs;
+  for (const WorkerOffer& offer : offers) {
+    for (const WorkerOffer::SlotOffer& slot : offer.slots) {
+      if (!slot.held_for.empty()) jobs.insert(slot.held_for);
+    }
+  }
+  return jobs;
+}
+
 }  // namespace
 
 Plan MakePlan(std::vector<GangDemand> waiting,
@@ -68,8 +90,18 @@ Plan MakePlan(std::vector<GangDemand> waiting,
     return std::make_tuple(-a.priority, a.submit_seq) <
            std::make_tuple(-b.priority, b.submit_seq);
   });
+  const std::set<std::string> holders = JobsWithHeldSlots(offers);
+  std::map<Shape, Waiting> failed;
   Plan plan;
   for (const GangDemand& demand : waiting) {
+    const auto known = failed.find(ShapeOf(demand));
+    if (known != failed.end() && !holders.contains(demand.job_id)) {
+      Waiting why = known->second;
+      why.job_id = demand.job_id;
+      why.jobs_ahead = static_cast<int32_t>(plan.waiting.size());
+      plan.waiting.push_back(std::move(why));
+      continue;
+    }
     std::optional<Gang> gang = FindGang(demand, offers);
     if (gang.has_value()) {
       TakeSlots(*gang, offers);
@@ -79,6 +111,7 @@ Plan MakePlan(std::vector<GangDemand> waiting,
     const bool fits_empty = WouldFitEmpty(demand, offers);
     Waiting why = WhyWaiting(demand, offers, fits_empty);
     why.jobs_ahead = static_cast<int32_t>(plan.waiting.size());
+    failed.emplace(ShapeOf(demand), why);
     plan.waiting.push_back(std::move(why));
     if (fits_empty) Reserve(demand, offers);
   }

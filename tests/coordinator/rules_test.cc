@@ -336,6 +336,35 @@ TEST(SchedulerTest, AGangThatCanNeverFitBlocksNobody) {
   EXPECT_THAT(plan.waiting[0].reason, HasSubstr("wants 8 slots"));
 }
 
+TEST(SchedulerTest, AShapeThatFailedIsNotTriedAgainButForItsHolder) {
+  WorkerOffer held = Offer("a", 1);
+  held.slots[0].held_for = "holder";
+  const Plan plan = MakePlan(
+      {Demand("first", 1, 1), Demand("second", 1, 2), Demand("holder", 1, 3)},
+      {held});
+  EXPECT_THAT(Placed(plan), ElementsAre("holder"));
+  ASSERT_EQ(plan.waiting.size(), 2u);
+  EXPECT_EQ(plan.waiting[1].job_id, "second");
+  EXPECT_EQ(plan.waiting[1].jobs_ahead, 1);
+  EXPECT_EQ(plan.waiting[1].kind, "NOT_ENOUGH_FREE");
+}
+
+TEST(SchedulerTest, ALargeQueueOverALargeFleetIsPlannedQuickly) {
+  std::vector<WorkerOffer> fleet;
+  for (int i = 0; i < 200; ++i) fleet.push_back(Offer(absl::StrCat(i), 4));
+  std::vector<GangDemand> queue;
+  for (int i = 0; i < 10'000; ++i) {
+    queue.push_back(Demand(absl::StrCat("job-", i), 1 + i % 4, i));
+  }
+  const Plan plan = MakePlan(queue, fleet);
+  size_t ranks = 0;
+  for (const PlannedGang& planned : plan.placements) {
+    ranks += WorkersOf(planned.gang).size();
+  }
+  EXPECT_EQ(plan.placements.size() + plan.waiting.size(), 10'000u);
+  EXPECT_GE(ranks, 780u);
+}
+
 TEST(SchedulerTest, TheReasonNamesTheConstraintWhoseRemovalStartsTheJob) {
   GangDemand other_model = Demand("j", 1);
   other_model.model = "huge";
