@@ -72,7 +72,7 @@ class PulledStream : public grpc::ServerWriteReactor<Response> {
   // calls Wake.
   void Start(Pull pull) {
     pull_ = std::move(pull);
-    Wake();
+    pool_.Run([this] { RunPull(); });
   }
 
   // There may be news. From any thread; does not block.
@@ -167,7 +167,8 @@ class PulledStream : public grpc::ServerWriteReactor<Response> {
   Pull pull_;
 
   absl::Mutex mutex_;  // Never held while calling out.
-  bool is_busy_ ABSL_GUARDED_BY(mutex_) = false;  // Pulling or writing.
+  // Pulling or writing; from the beginning, for Wake may come before Start.
+  bool is_busy_ ABSL_GUARDED_BY(mutex_) = true;
   bool wake_again_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_finished_ ABSL_GUARDED_BY(mutex_) = false;
