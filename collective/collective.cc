@@ -11,12 +11,13 @@
 namespace ft {
 
 absl::Status Collective::ReduceScatter(std::span<float> out,
-                                       std::span<const float> in) {
+                                       std::span<const float> in, Order) {
   const auto ranks = static_cast<size_t>(size());
   FT_CHECK(in.size() == ranks * out.size());
-  std::vector<float> pieces(in.size());
+  if (pieces_.size() < in.size()) pieces_.resize(in.size());
+  const std::span<float> pieces = std::span(pieces_).first(in.size());
   FT_RETURN_IF_ERROR(
-      AllToAll(std::as_writable_bytes(std::span(pieces)), std::as_bytes(in)));
+      AllToAll(std::as_writable_bytes(pieces), std::as_bytes(in)));
   std::vector<const float*> parts;
   for (size_t r = 0; r < ranks; ++r) {
     parts.push_back(pieces.data() + r * out.size());

@@ -17,10 +17,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 
 namespace ft {
+
+// The order in which a reduction adds.
+enum class Order {
+  kCanonical,  // tree.h: equal bits over every transport and split.
+  // The transport's own. On CPUs the same: an all-to-all sends no more bytes
+  // than a ring, and the sum costs less than the bytes.
+  kFast,
+};
 
 // Bytes that this rank sent, by operation.
 struct CollectiveBytes {
@@ -42,8 +51,8 @@ class Collective {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // out has size() blocks of in.size() bytes, by rank.
-  // REQUIRES: out.size() == size() * in.size()
+  // out has size() blocks of in.size() bytes, by rank. `in` may be block rank()
+  // of `out` itself. REQUIRES: out.size() == size() * in.size()
   virtual absl::Status AllGather(std::span<std::byte> out,
                                  std::span<const std::byte> in) = 0;
 
@@ -58,7 +67,8 @@ class Collective {
   // Returns when every rank has called it.
   virtual absl::Status Barrier() = 0;
 
-  // Ends every pending and later call on all ranks with `why`. Thread-safe.
+  // Ends every pending and later call: here with `why`, on the other ranks with
+  // ABORTED. The first error of a rank stays. Thread-safe. REQUIRES: !why.ok()
   virtual void Abort(const absl::Status& why) = 0;
 
   // Over (operation, size) of every call so far: ranks that issue different
@@ -67,12 +77,16 @@ class Collective {
 
   virtual const CollectiveBytes& bytes_sent() const = 0;
 
-  // The sum over ranks of block rank() of `in`, in the order of tree.h.
+  // The sum over ranks of block rank() of `in`. `out` may lie in `in`.
   // REQUIRES: in.size() == size() * out.size()
-  absl::Status ReduceScatter(std::span<float> out, std::span<const float> in);
+  absl::Status ReduceScatter(std::span<float> out, std::span<const float> in,
+                             Order order = Order::kCanonical);
 
   // Sums in rank order by tree.h, fp64: counts, losses, norms.
   absl::Status AllReduce(std::span<double> values);
+
+ private:
+  std::vector<float> pieces_;  // Of a reduction; kept for the next.
 };
 
 }  // namespace ft

@@ -75,7 +75,7 @@ absl::Status CheckHello(const Hello& mine, const Hello& theirs) {
 }  // namespace
 
 absl::StatusOr<int> Handshake(int fd, Side side, const Identity& self,
-                              absl::Time deadline) {
+                              Deadline deadline) {
   const Hello mine = MakeHello(self);
   FT_RETURN_IF_ERROR(SendAll(fd, BytesOf(mine), deadline));
   FT_ASSIGN_OR_RETURN(const std::string bytes,

@@ -11,7 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
+#include "collective/socket.h"
 
 namespace ft::internal {
 
@@ -29,6 +29,6 @@ enum class Side { kConnector, kAcceptor };
 // PERMISSION_DENIED: it does not know the secret, or is of another job or
 // epoch. INVALID_ARGUMENT: it speaks something else.
 absl::StatusOr<int> Handshake(int fd, Side side, const Identity& self,
-                              absl::Time deadline);
+                              Deadline deadline);
 
 }  // namespace ft::internal

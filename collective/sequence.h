@@ -8,9 +8,8 @@
 
 namespace ft {
 
-enum class CollectiveOp : uint8_t {
-  kHello = 1,
-  kAllGather,
+enum class CollectiveOp : uint32_t {
+  kAllGather = 1,
   kAllToAll,
   kBroadcast,
   kBarrier,

@@ -14,7 +14,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "absl/time/clock.h"
 #include "common/address.h"
 #include "common/status.h"
 
@@ -33,19 +32,12 @@ absl::StatusOr<sockaddr_in> AddressOf(const std::string& host, int port) {
 }
 
 // Waits until `events` are ready.
-absl::Status WaitFor(int fd, short events, absl::Time deadline) {
-  while (true) {
-    const absl::Duration left = deadline - absl::Now();
-    if (left <= absl::ZeroDuration()) {
-      return absl::DeadlineExceededError("the peer did not answer in time");
-    }
-    pollfd ready{.fd = fd, .events = events, .revents = 0};
-    const int count = poll(&ready, 1,
-                           static_cast<int>(std::min<int64_t>(
-                               absl::ToInt64Milliseconds(left) + 1, 1000)));
-    if (count < 0 && errno != EINTR) return ErrnoStatus(errno, "poll");
-    if (count > 0) return absl::OkStatus();
-  }
+absl::Status WaitFor(int fd, short events, Deadline deadline) {
+  pollfd waiting{.fd = fd, .events = events, .revents = 0};
+  FT_ASSIGN_OR_RETURN(const bool is_ready,
+                      Poll(std::span(&waiting, 1), deadline));
+  if (is_ready) return absl::OkStatus();
+  return absl::DeadlineExceededError("the peer did not answer in time");
 }
 
 void SetOptions(int fd) {
@@ -63,6 +55,34 @@ void SetOptions(int fd) {
 }
 
 }  // namespace
+
+Deadline After(absl::Duration timeout) {
+  // A year is for ever, and cannot overflow.
+  return std::chrono::steady_clock::now() +
+         absl::ToChronoMilliseconds(std::min(timeout, absl::Hours(24 * 365)));
+}
+
+bool IsOver(Deadline deadline) {
+  return std::chrono::steady_clock::now() >= deadline;
+}
+
+absl::Duration LeftUntil(Deadline deadline) {
+  return absl::FromChrono(deadline - std::chrono::steady_clock::now());
+}
+
+absl::StatusOr<bool> Poll(std::span<pollfd> descriptors, Deadline deadline) {
+  while (true) {
+    // Rounded up, so that the last turn does not spin; cut, so that the sum
+    // stays an int.
+    const int64_t left = std::clamp<int64_t>(
+        absl::ToInt64Milliseconds(LeftUntil(deadline)) + 1, 0, 1 << 30);
+    const int ready =
+        poll(descriptors.data(), descriptors.size(), static_cast<int>(left));
+    if (ready > 0) return true;
+    if (ready < 0 && errno != EINTR) return ErrnoStatus(errno, "poll");
+    if (IsOver(deadline)) return false;
+  }
+}
 
 absl::StatusOr<Listener> Listen(const std::string& host) {
   FT_ASSIGN_OR_RETURN(sockaddr_in address, AddressOf(host, 0));
@@ -83,7 +103,7 @@ absl::StatusOr<Listener> Listen(const std::string& host) {
 }
 
 absl::StatusOr<UniqueFd> Connect(const std::string& address,
-                                 absl::Time deadline) {
+                                 Deadline deadline) {
   FT_ASSIGN_OR_RETURN(const HostPort target, ParseAddress(address));
   FT_ASSIGN_OR_RETURN(const sockaddr_in peer,
                       AddressOf(target.host, target.port));
@@ -92,7 +112,8 @@ absl::StatusOr<UniqueFd> Connect(const std::string& address,
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&peer),
               sizeof(peer)) != 0 &&
       errno != EINPROGRESS) {
-    return ErrnoStatus(errno, absl::StrCat("connect to ", address));
+    return absl::UnavailableError(
+        absl::StrCat("connect to ", address, ": ", std::strerror(errno)));
   }
   FT_RETURN_IF_ERROR(WaitFor(fd.get(), POLLOUT, deadline), "connect to ",
                      address);
@@ -107,7 +128,7 @@ absl::StatusOr<UniqueFd> Connect(const std::string& address,
   return fd;
 }
 
-absl::StatusOr<UniqueFd> Accept(const Listener& listener, absl::Time deadline) {
+absl::StatusOr<UniqueFd> Accept(const Listener& listener, Deadline deadline) {
   while (true) {
     FT_RETURN_IF_ERROR(WaitFor(listener.fd.get(), POLLIN, deadline), "accept");
     UniqueFd fd(accept4(listener.fd.get(), nullptr, nullptr,
@@ -122,7 +143,7 @@ absl::StatusOr<UniqueFd> Accept(const Listener& listener, absl::Time deadline) {
   }
 }
 
-absl::Status SendAll(int fd, absl::string_view bytes, absl::Time deadline) {
+absl::Status SendAll(int fd, absl::string_view bytes, Deadline deadline) {
   while (!bytes.empty()) {
     const ssize_t sent = send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent > 0) {
@@ -138,7 +159,7 @@ absl::Status SendAll(int fd, absl::string_view bytes, absl::Time deadline) {
 }
 
 absl::StatusOr<std::string> ReceiveExactly(int fd, size_t size,
-                                           absl::Time deadline) {
+                                           Deadline deadline) {
   std::string bytes(size, '\0');
   for (size_t at = 0; at < size;) {
     const ssize_t got = recv(fd, bytes.data() + at, size - at, 0);

@@ -4,6 +4,10 @@
 
 #pragma once
 
+#include <poll.h>
+
+#include <chrono>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -14,6 +18,15 @@
 
 namespace ft::internal {
 
+// On a clock that never jumps.
+using Deadline = std::chrono::steady_clock::time_point;
+Deadline After(absl::Duration timeout);
+bool IsOver(Deadline deadline);
+absl::Duration LeftUntil(Deadline deadline);
+
+// Waits until a descriptor is ready; false: none was by the deadline.
+absl::StatusOr<bool> Poll(std::span<pollfd> descriptors, Deadline deadline);
+
 struct Listener {
   UniqueFd fd;
   std::string address;  // "127.0.0.1:41234"
@@ -23,13 +36,12 @@ struct Listener {
 absl::StatusOr<Listener> Listen(const std::string& host);
 
 // UNAVAILABLE: refused, or not by the deadline.
-absl::StatusOr<UniqueFd> Connect(const std::string& address,
-                                 absl::Time deadline);
-absl::StatusOr<UniqueFd> Accept(const Listener& listener, absl::Time deadline);
+absl::StatusOr<UniqueFd> Connect(const std::string& address, Deadline deadline);
+absl::StatusOr<UniqueFd> Accept(const Listener& listener, Deadline deadline);
 
 // All bytes, or DEADLINE_EXCEEDED, or UNAVAILABLE if the peer closed.
-absl::Status SendAll(int fd, absl::string_view bytes, absl::Time deadline);
+absl::Status SendAll(int fd, absl::string_view bytes, Deadline deadline);
 absl::StatusOr<std::string> ReceiveExactly(int fd, size_t size,
-                                           absl::Time deadline);
+                                           Deadline deadline);
 
 }  // namespace ft::internal

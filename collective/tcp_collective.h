@@ -23,22 +23,29 @@
 
 namespace ft {
 
+inline constexpr size_t kSecretBytes = 32;
+
 struct TcpOptions {
   int rank = 0;
   int size = 1;
   std::string job_id;
   uint64_t epoch = 0;
-  std::string secret;  // 32 bytes, the same for all ranks.
+  std::string secret;  // kSecretBytes, the same for all; not for a size of 1.
   // What to listen on; the others must reach it.
   std::string bind_address = "127.0.0.1";
   absl::Duration connect_timeout = absl::Seconds(60);
-  // A peer that sends nothing for so long while we wait for it is dead.
+  // When nobody we wait for moves a byte for so long, one of them is dead. Must
+  // be longer than the longest time between two calls of a rank.
   absl::Duration idle_timeout = absl::Seconds(300);
 };
 
 // Meets the other ranks by `store` and connects to each.
 // DEADLINE_EXCEEDED: a rank did not come in time. PERMISSION_DENIED: a peer
-// does not know the secret, or is of another job or epoch.
+// that we dialled does not know the secret, or is of another job or epoch; who
+// dials us so is only refused. UNAVAILABLE: nobody listens any more.
+//
+// Later, from every call: ABORTED, a peer died, gave up or was silent for
+// idle_timeout; INTERNAL, it made other calls than this rank.
 absl::StatusOr<std::unique_ptr<Collective>> ConnectTcp(
     const TcpOptions& options, RendezvousStore& store);
 

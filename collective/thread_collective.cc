@@ -2,7 +2,6 @@
 
 #include "collective/thread_collective.h"
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -17,8 +16,6 @@
 namespace ft {
 namespace {
 
-constexpr absl::Duration kTimeout = absl::Seconds(60);
-
 // What a rank shows the others between two meetings.
 struct Posted {
   std::span<const std::byte> in;
@@ -28,27 +25,23 @@ struct Posted {
 // A meeting place: everybody posts, everybody reads, everybody leaves.
 class Group {
  public:
-  explicit Group(int size) : posted_(size) {}
+  Group(int size, absl::Duration timeout) : timeout_(timeout), posted_(size) {}
 
   int size() const { return static_cast<int>(posted_.size()); }
 
-  // Returns when all ranks have come as often as this one.
-  absl::Status Meet() {
+  // Returns when all ranks have posted, or at the first error.
+  absl::Status Arrive() {
     absl::MutexLock lock(&mutex_);
     if (!failure_.ok()) return failure_;
-    const int64_t meeting = meeting_;
-    if (++arrived_ == size()) {
-      arrived_ = 0;
-      ++meeting_;
-      return absl::OkStatus();
-    }
-    const auto over = [this, meeting]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return meeting_ != meeting || !failure_.ok();
-    };
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&over), kTimeout)) {
-      failure_ = absl::DeadlineExceededError("a rank did not come");
-    }
-    return meeting_ != meeting ? absl::OkStatus() : failure_;
+    return Meet(/*waits_for_failed=*/false);
+  }
+
+  // Returns when all ranks have read. Whoever arrived comes here too, so even
+  // after an error nobody frees what another still reads.
+  absl::Status Leave() {
+    absl::MutexLock lock(&mutex_);
+    const absl::Status status = Meet(/*waits_for_failed=*/true);
+    return failure_.ok() ? status : failure_;
   }
 
   void Fail(const absl::Status& why) {
@@ -59,6 +52,26 @@ class Group {
   Posted& posted(int rank) { return posted_[rank]; }
 
  private:
+  absl::Status Meet(bool waits_for_failed)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const int64_t meeting = meeting_;
+    if (++arrived_ == size()) {
+      arrived_ = 0;
+      ++meeting_;
+      return absl::OkStatus();
+    }
+    const auto over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return meeting_ != meeting || (!waits_for_failed && !failure_.ok());
+    };
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&over), timeout_) &&
+        failure_.ok()) {
+      failure_ = absl::AbortedError(absl::StrCat(
+          "a rank did not come within ", absl::FormatDuration(timeout_)));
+    }
+    return meeting_ != meeting ? absl::OkStatus() : failure_;
+  }
+
+  const absl::Duration timeout_;
   // Written by their rank before a meeting, read by others after it.
   std::vector<Posted> posted_;
   absl::Mutex mutex_;
@@ -66,6 +79,12 @@ class Group {
   int64_t meeting_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
+
+void Copy(std::span<const std::byte> from, std::byte* to) {
+  if (!from.empty() && from.data() != to) {
+    std::memcpy(to, from.data(), from.size());
+  }
+}
 
 class ThreadCollective : public Collective {
  public:
@@ -80,7 +99,7 @@ class ThreadCollective : public Collective {
     FT_CHECK(out.size() == in.size() * size());
     sent_.all_gather += static_cast<int64_t>(in.size()) * (size() - 1);
     return Exchange(CollectiveOp::kAllGather, in, [&](int r, auto from) {
-      std::copy_n(from.data(), in.size(), out.data() + r * in.size());
+      Copy(from, out.data() + r * in.size());
     });
   }
 
@@ -90,7 +109,7 @@ class ThreadCollective : public Collective {
     const size_t block = in.size() / size();
     sent_.all_to_all += static_cast<int64_t>(block) * (size() - 1);
     return Exchange(CollectiveOp::kAllToAll, in, [&](int r, auto from) {
-      std::copy_n(from.data() + rank_ * block, block, out.data() + r * block);
+      Copy(from.subspan(rank_ * block, block), out.data() + r * block);
     });
   }
 
@@ -99,9 +118,7 @@ class ThreadCollective : public Collective {
       sent_.broadcast += static_cast<int64_t>(data.size()) * (size() - 1);
     }
     return Exchange(CollectiveOp::kBroadcast, data, [&](int r, auto from) {
-      if (r == root && rank_ != root) {
-        std::copy_n(from.data(), data.size(), data.data());
-      }
+      if (r == root) Copy(from, data.data());
     });
   }
 
@@ -109,7 +126,10 @@ class ThreadCollective : public Collective {
     return Exchange(CollectiveOp::kBarrier, {}, [](int, auto) {});
   }
 
-  void Abort(const absl::Status& why) override { group_->Fail(why); }
+  void Abort(const absl::Status& why) override {
+    FT_CHECK(!why.ok());
+    group_->Fail(why);
+  }
   uint64_t sequence_hash() const override { return sequence_.value(); }
   const CollectiveBytes& bytes_sent() const override { return sent_; }
 
@@ -119,19 +139,17 @@ class ThreadCollective : public Collective {
                         const Take& take) {
     sequence_.Add(op, in.size());
     group_->posted(rank_) = {in, sequence_.value()};
-    FT_RETURN_IF_ERROR(group_->Meet());
-    absl::Status status;
+    FT_RETURN_IF_ERROR(group_->Arrive());
     for (int r = 0; r < size(); ++r) {
       if (group_->posted(r).sequence != sequence_.value()) {
-        status = absl::InternalError(absl::StrCat(
-            "rank ", r, " made other collective calls than rank ", rank_));
+        group_->Fail(absl::InternalError(absl::StrCat(
+            "rank ", r, " made other collective calls than rank ", rank_)));
         continue;
       }
       take(r, group_->posted(r).in);
     }
     // Nobody may change what it posted before all have read it.
-    FT_RETURN_IF_ERROR(group_->Meet());
-    return status;
+    return group_->Leave();
   }
 
   const std::shared_ptr<Group> group_;
@@ -142,8 +160,9 @@ class ThreadCollective : public Collective {
 
 }  // namespace
 
-std::vector<std::unique_ptr<Collective>> MakeThreadCollectives(int size) {
-  const auto group = std::make_shared<Group>(size);
+std::vector<std::unique_ptr<Collective>> MakeThreadCollectives(
+    int size, absl::Duration timeout) {
+  const auto group = std::make_shared<Group>(size, timeout);
   std::vector<std::unique_ptr<Collective>> ranks;
   for (int rank = 0; rank < size; ++rank) {
     ranks.push_back(std::make_unique<ThreadCollective>(group, rank));

@@ -7,65 +7,33 @@
 
 #include <sys/socket.h>
 
-#include <map>
+#include <algorithm>
 #include <random>
+#include <thread>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "collective/handshake.h"
 #include "collective/socket.h"
 #include "collective/tcp_collective.h"
 #include "collective/thread_collective.h"
 #include "common/check.h"
-#include "tests/testing/rank_threads.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tcp_ranks.h"
 
 namespace ft {
 namespace {
 
+using testing::Fails;
 using testing::HasCode;
+using testing::MakeTcpCollectives;
 using testing::OnEveryRank;
-
-// A rendezvous for threads.
-class MapStore : public RendezvousStore {
- public:
-  absl::Status Set(absl::string_view key, absl::string_view value) override {
-    absl::MutexLock lock(&mutex_);
-    values_[std::string(key)] = std::string(value);
-    return absl::OkStatus();
-  }
-  absl::StatusOr<std::string> Get(absl::string_view key,
-                                  absl::Duration timeout) override {
-    absl::MutexLock lock(&mutex_);
-    const auto is_set = [&] { return values_.contains(std::string(key)); };
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&is_set), timeout)) {
-      return absl::DeadlineExceededError("nobody came");
-    }
-    return values_[std::string(key)];
-  }
-
- private:
-  absl::Mutex mutex_;
-  std::map<std::string, std::string> values_;
-};
+using testing::TestTcpOptions;
 
 enum class Transport { kThread, kTcp };
 
 std::vector<std::unique_ptr<Collective>> Make(Transport transport, int size) {
   if (transport == Transport::kThread) return MakeThreadCollectives(size);
-  MapStore store;
-  std::vector<std::unique_ptr<Collective>> ranks(size);
-  OnEveryRank(size, [&](int rank) {
-    auto collective = ConnectTcp({.rank = rank,
-                                  .size = size,
-                                  .job_id = "job-test",
-                                  .epoch = 7,
-                                  .secret = std::string(32, 's')},
-                                 store);
-    FT_CHECK(collective.ok());
-    ranks[rank] = *std::move(collective);
-  });
-  return ranks;
+  return MakeTcpCollectives(size);
 }
 
 std::vector<float> Values(int rank, size_t size) {
@@ -102,7 +70,6 @@ TEST_P(TransportTest, EveryOperationGivesWhatItsContractSays) {
       const std::vector<float> in = Values(rank, count * size());
       std::vector<float> out(count), want(count);
       FT_ASSERT_OK(me.ReduceScatter(out, in));
-      const auto oracle = MakeThreadCollectives(1);
       std::vector<std::vector<float>> inputs;
       for (int r = 0; r < size(); ++r) {
         inputs.push_back(Values(r, count * size()));
@@ -146,6 +113,79 @@ TEST_P(TransportTest, BytesSentAreThoseOfTheTable) {
   }
 }
 
+TEST_P(TransportTest, AGatherMayBeInPlaceAndAReductionMayLieInItsInput) {
+  const auto ranks = Make(transport(), size());
+  OnEveryRank(size(), [&](int rank) {
+    const size_t count = 3000;
+    std::vector<float> all(count * size());
+    const std::span<float> mine = std::span(all).subspan(rank * count, count);
+    std::ranges::copy(Values(rank, count), mine.begin());
+    FT_ASSERT_OK(ranks[rank]->AllGather(std::as_writable_bytes(std::span(all)),
+                                        std::as_bytes(mine)));
+    std::vector<float> separate(count);
+    FT_ASSERT_OK(ranks[rank]->ReduceScatter(separate, all));
+    FT_ASSERT_OK(ranks[rank]->ReduceScatter(mine, all));
+    EXPECT_TRUE(std::ranges::equal(mine, separate));
+    EXPECT_TRUE(std::ranges::equal(
+        std::span(all).subspan((rank + 1) % size() * count, count),
+        size() == 1 ? std::vector<float>(separate)
+                    : Values((rank + 1) % size(), count)));
+  });
+}
+
+TEST_P(TransportTest, DelaysOfAnyRankDoNotChangeABit) {
+  const auto run = [&](bool delayed) {
+    const auto ranks = Make(transport(), size());
+    std::vector<std::vector<float>> results(size());
+    OnEveryRank(size(), [&](int rank) {
+      std::mt19937 random(rank);
+      for (int call = 0; call < 20; ++call) {
+        // A function of rank and call: the order of arrival differs each time.
+        for (uint32_t i = delayed ? random() % 2000 : 0; i > 0; --i) {
+          std::this_thread::yield();
+        }
+        const std::vector<float> in = Values(rank + call, 257 * size());
+        std::vector<float> out(257);
+        FT_ASSERT_OK(ranks[rank]->ReduceScatter(out, in));
+        results[rank].insert(results[rank].end(), out.begin(), out.end());
+      }
+    });
+    return results;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
+TEST_P(TransportTest, AbortEndsAWaitingRankAndTheLaterCallsOfAll) {
+  if (size() == 1) return;
+  auto ranks = Make(transport(), size());
+  OnEveryRank(size(), [&](int rank) {
+    if (rank == size() - 1) {
+      ranks[rank]->Abort(absl::CancelledError("told to stop"));
+      EXPECT_THAT(ranks[rank]->Barrier(),
+                  Fails(absl::StatusCode::kCancelled, "told to stop"));
+      return;
+    }
+    EXPECT_THAT(ranks[rank]->Barrier(), ::testing::Not(testing::IsOk()));
+    EXPECT_THAT(ranks[rank]->Barrier(), ::testing::Not(testing::IsOk()));
+  });
+}
+
+TEST_P(TransportTest, RanksThatMakeOtherCallsAreFound) {
+  if (size() == 1) return;
+  const auto other_size = Make(transport(), size());
+  OnEveryRank(size(), [&](int rank) {
+    std::vector<std::byte> data(rank == 0 ? 8 : 16);
+    EXPECT_FALSE(other_size[rank]->Broadcast(data, 0).ok());
+  });
+  const auto other_operation = Make(transport(), size());
+  OnEveryRank(size(), [&](int rank) {
+    std::vector<std::byte> data(size());
+    EXPECT_FALSE((rank == 0 ? other_operation[0]->Broadcast(data, 0)
+                            : other_operation[rank]->AllToAll(data, data))
+                     .ok());
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, TransportTest,
     ::testing::Combine(::testing::Values(Transport::kThread, Transport::kTcp),
@@ -157,13 +197,18 @@ INSTANTIATE_TEST_SUITE_P(
              std::to_string(std::get<1>(test.param));
     });
 
+TEST(ThreadTest, ARankThatDoesNotComeIsAnErrorOnTheOthers) {
+  const auto ranks = MakeThreadCollectives(3, absl::Milliseconds(50));
+  OnEveryRank(2, [&](int rank) {
+    EXPECT_THAT(ranks[rank]->Barrier(), HasCode(absl::StatusCode::kAborted));
+  });
+}
+
 TEST(TcpTest, ADeadPeerIsAnErrorOnEveryOtherRank) {
   auto ranks = Make(Transport::kTcp, 3);
-  absl::Notification dead;
   OnEveryRank(3, [&](int rank) {
     if (rank == 2) {
       ranks[2].reset();
-      dead.Notify();
       return;
     }
     std::vector<float> in(3 * 100'000), out(100'000);
@@ -174,23 +219,84 @@ TEST(TcpTest, ADeadPeerIsAnErrorOnEveryOtherRank) {
   });
 }
 
-TEST(TcpTest, AbortEndsAWaitingRank) {
-  auto ranks = Make(Transport::kTcp, 2);
-  OnEveryRank(2, [&](int rank) {
-    if (rank == 1) {
-      ranks[1]->Abort(absl::CancelledError("told to stop"));
+TEST(TcpTest, AHungPeerIsAnErrorWithinTheTimeout) {
+  const auto ranks = MakeTcpCollectives(3, absl::Milliseconds(100));
+  absl::Notification over;
+  OnEveryRank(3, [&](int rank) {
+    if (rank == 2) {
+      over.WaitForNotification();  // Alive, but it does not call.
       return;
     }
-    EXPECT_FALSE(ranks[0]->Barrier().ok());
+    std::vector<float> in(3 * 2'000'000), out(2'000'000);
+    EXPECT_THAT(ranks[rank]->ReduceScatter(out, in),
+                HasCode(absl::StatusCode::kAborted));
+    if (rank == 0) over.Notify();
   });
 }
 
-TEST(TcpTest, RanksThatIssueOtherCallsAreFound) {
-  const auto ranks = Make(Transport::kTcp, 2);
+TEST(TcpTest, TheReasonOfAnAbortReachesThePeers) {
+  const auto ranks = MakeTcpCollectives(2);
+  ranks[1]->Abort(absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_THAT(ranks[0]->Barrier(),
+              Fails(absl::StatusCode::kAborted,
+                    "rank 1: it gave up: the disk is full"));
+}
+
+// Connects rank 1 as `intruder` says while rank 0 waits for the right one.
+std::pair<absl::Status, absl::Status> Intrude(const TcpOptions& intruder) {
+  MemoryRendezvousStore store;
+  std::pair<absl::Status, absl::Status> verdicts;
   OnEveryRank(2, [&](int rank) {
-    std::vector<std::byte> data(rank == 0 ? 8 : 16);
-    EXPECT_FALSE(ranks[rank]->Broadcast(data, 0).ok());
+    TcpOptions options = rank == 0 ? TestTcpOptions(0, 2) : intruder;
+    options.connect_timeout =
+        rank == 0 ? absl::Milliseconds(300) : absl::Seconds(20);
+    (rank == 0 ? verdicts.first : verdicts.second) =
+        ConnectTcp(options, store).status();
   });
+  return verdicts;
+}
+
+TEST(TcpTest, AStaleEpochAndAWrongSecretAreRefusedByBothSides) {
+  TcpOptions stale = TestTcpOptions(1, 2);
+  stale.epoch = 6;
+  TcpOptions stranger = TestTcpOptions(1, 2);
+  stranger.secret = std::string(kSecretBytes, 't');
+  TcpOptions other_job = TestTcpOptions(1, 2);
+  other_job.job_id = "job-other";
+  for (const auto& [intruder, why] :
+       {std::pair{stale, "epoch 6, not 7"}, std::pair{stranger, "secret"},
+        std::pair{other_job, "another job"}}) {
+    const auto [waiting, intruding] = Intrude(intruder);
+    EXPECT_THAT(waiting, Fails(absl::StatusCode::kDeadlineExceeded, why));
+    EXPECT_THAT(intruding, HasCode(absl::StatusCode::kPermissionDenied));
+  }
+}
+
+TEST(TcpTest, AStrangerThatSaysNothingOrNonsenseDoesNotKeepTheRankOut) {
+  MemoryRendezvousStore store;
+  const internal::Deadline deadline = internal::After(absl::Seconds(20));
+  std::vector<UniqueFd> strangers;
+  OnEveryRank(2, [&](int rank) {
+    if (rank == 1) {
+      const std::string address = store.Get("tcp/0", absl::Seconds(20)).value();
+      for (const size_t size : {1, 88, 500}) {
+        strangers.push_back(internal::Connect(address, deadline).value());
+        internal::SendAll(strangers.back().get(), std::string(size, 'x'),
+                          deadline)
+            .IgnoreError();  // It may have been hung up on already.
+        shutdown(strangers.back().get(), SHUT_WR);
+      }
+    }
+    FT_EXPECT_OK(ConnectTcp(TestTcpOptions(rank, 2), store).status());
+  });
+}
+
+TEST(TcpTest, AShortSecretIsRefused) {
+  MemoryRendezvousStore store;
+  TcpOptions options = TestTcpOptions(0, 2);
+  options.secret = "short";
+  EXPECT_THAT(ConnectTcp(options, store).status(),
+              HasCode(absl::StatusCode::kInvalidArgument));
 }
 
 // A rank of epoch 7 with the secret "ssss..." meets another.
@@ -198,7 +304,7 @@ absl::StatusOr<int> MeetStranger(const internal::Identity& stranger) {
   int ends[2];
   FT_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
   UniqueFd a(ends[0]), b(ends[1]);
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  const internal::Deadline deadline = internal::After(absl::Seconds(20));
   absl::StatusOr<int> result = absl::UnknownError("");
   OnEveryRank(2, [&](int side) {
     if (side == 0) {
@@ -249,7 +355,7 @@ TEST(HandshakeTest, WhatSpeaksSomethingElseIsRefused) {
   FT_ASSERT_OK(WriteAll(b.get(), std::string(88, 'G')));
   EXPECT_THAT(internal::Handshake(a.get(), internal::Side::kAcceptor,
                                   {.job_id = "j", .size = 2},
-                                  absl::Now() + absl::Seconds(20)),
+                                  internal::After(absl::Seconds(20))),
               HasCode(absl::StatusCode::kInvalidArgument));
 }
 
