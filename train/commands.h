@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The subcommands of ft-train, each a function that prints and returns an exit
+// code: 0 ok, 1 error, 3 invalid job, data or model.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ft {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitError = 1;
+inline constexpr int kExitInvalid = 3;
+
+struct RankCommand {
+  std::string workspace;
+  int link_fd = -1;
+};
+// One rank of an attempt, under a daemon.
+int RunRankCommand(const RankCommand& command);
+
+struct RunCommand {
+  std::string job_file;
+  std::string model_root;
+  std::string output;
+  int world = 1;
+  int rank = 0;  // Other than 0 for the processes that rank 0 starts.
+  std::string secret_hex;
+  std::string program;  // argv[0], to start the other ranks.
+};
+// A whole job, alone: all lanes on --world ranks of this machine.
+int RunRunCommand(const RunCommand& command);
+
+struct CheckCommand {
+  std::string job_file;
+  std::string model_root;
+  std::string output = "table";  // table | json
+};
+// Data, tokenizer and model of a job file.
+int RunCheckCommand(const CheckCommand& command);
+
+struct ShowTokensCommand {
+  std::string job_file;
+  std::string model_root;
+  int64_t rows = 1;
+};
+// token, id, learned of the first examples.
+int RunShowTokensCommand(const ShowTokensCommand& command);
+
+struct ImportCommand {
+  std::string source;
+  std::string target;
+};
+int RunImportCommand(const ImportCommand& command);
+
+struct ChatCommand {
+  std::string model;
+  std::string adapter;
+  std::string chat_template = "tokenizer";
+  std::string system;
+  bool sample = false;
+  uint64_t seed = 0;
+  int64_t max_new_tokens = 1024;
+  int threads = 0;  // 0: all cores.
+  std::vector<std::string> text;
+};
+int RunChatCommand(const ChatCommand& command);
+
+struct LogitsCommand {
+  std::string model;
+  std::string adapter;
+  std::string ids_file;  // JSON: [[1, 2, 3], ...]
+  std::string output;    // safetensors: logits.0, logits.1, ...
+};
+// Logits of token ids, for checks against other implementations.
+int RunLogitsCommand(const LogitsCommand& command);
+
+}  // namespace ft

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ft-train: one rank of an attempt; it also stands alone.
+
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "common/version.h"
+#include "train/commands.h"
+#include "train/local_job.h"
+
+namespace {
+
+constexpr char kExamples[] = R"(
+  ft-train import model.gguf models/smollm2   make a model directory
+  ft-train check job.yaml                     find mistakes in data and model
+  ft-train show-tokens job.yaml               what is learned, token by token
+  ft-train run job.yaml --output out          train without a coordinator
+  ft-train chat --model models/smollm2 --adapter out/export "Who are you?")";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Train a language model, alone or as one rank of a gang.\n" +
+               std::string(kExamples));
+  app.require_subcommand(1);
+  app.set_version_flag(
+      "--version", absl::StrCat("ft-train ", std::string(ft::Version()), " (",
+                                std::string(ft::Revision()), ")"));
+  int code = 0;
+  std::string model_root = ft::DefaultModelRoot();
+
+  ft::RankCommand rank;
+  CLI::App* command = app.add_subcommand("rank", "One rank, under ft-worker");
+  command->add_option("--workspace", rank.workspace)->required();
+  command->add_option("--link_fd", rank.link_fd)->required();
+  command->callback([&] { code = ft::RunRankCommand(rank); });
+
+  ft::RunCommand run;
+  run.program = argv[0];
+  command = app.add_subcommand("run", "Train a job file without a coordinator");
+  command->add_option("job", run.job_file, "Job file")->required();
+  command->add_option("--output", run.output, "Workspace and result")
+      ->required();
+  command->add_option("--model_root", model_root, "Folder of models");
+  command->add_option("--world", run.world, "Ranks; must divide the lanes")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--rank", run.rank)->group("");
+  command->add_option("--secret", run.secret_hex)->group("");
+  command->callback([&] {
+    run.model_root = model_root;
+    code = ft::RunRunCommand(run);
+  });
+
+  ft::CheckCommand check;
+  command = app.add_subcommand("check", "Find mistakes in data and model");
+  command->add_option("job", check.job_file, "Job file")->required();
+  command->add_option("--model_root", model_root, "Folder of models");
+  command->add_option("-o,--output", check.output, "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+  command->callback([&] {
+    check.model_root = model_root;
+    code = ft::RunCheckCommand(check);
+  });
+
+  ft::ShowTokensCommand show;
+  command =
+      app.add_subcommand("show-tokens", "Tokens, ids and what is learned");
+  command->add_option("job", show.job_file, "Job file")->required();
+  command->add_option("--model_root", model_root, "Folder of models");
+  command->add_option("--rows", show.rows, "How many examples");
+  command->callback([&] {
+    show.model_root = model_root;
+    code = ft::RunShowTokensCommand(show);
+  });
+
+  ft::ImportCommand import;
+  command = app.add_subcommand("import", "Make a model directory");
+  command->add_option("source", import.source, "GGUF file or HF directory")
+      ->required();
+  command->add_option("target", import.target, "New folder")->required();
+  command->callback([&] { code = ft::RunImportCommand(import); });
+
+  ft::ChatCommand chat;
+  command = app.add_subcommand("chat", "Ask a model");
+  command->add_option("--model", chat.model, "Model directory")->required();
+  command->add_option("--adapter", chat.adapter, "PEFT directory");
+  command->add_option("--template", chat.chat_template,
+                      "tokenizer, or a built-in one");
+  command->add_option("--system", chat.system, "System message");
+  command->add_flag("--sample", chat.sample, "Draw instead of the likeliest");
+  command->add_option("--seed", chat.seed, "Of the draws");
+  command->add_option("--max_new_tokens", chat.max_new_tokens);
+  command->add_option("--threads", chat.threads, "Default: all cores");
+  command->add_option("text", chat.text, "What to say")->required();
+  command->callback([&] { code = ft::RunChatCommand(chat); });
+
+  ft::LogitsCommand logits;
+  command = app.add_subcommand("logits", "Logits of token ids, to compare");
+  command->add_option("--model", logits.model, "Model directory")->required();
+  command->add_option("--adapter", logits.adapter, "PEFT directory");
+  command->add_option("--ids", logits.ids_file, "JSON list of lists")
+      ->required();
+  command->add_option("--out", logits.output, "safetensors file")->required();
+  command->callback([&] { code = ft::RunLogitsCommand(logits); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int parsed = app.exit(error);
+    return parsed == 0 ? 0 : 2;  // 2: usage.
+  }
+  return code;
+}
