@@ -8,6 +8,29 @@
 #include "absl/strings/str_cat.h"
 
 namespace ft {
+namespace {
+
+// No tensor is larger, and sums of two stay below 2^63.
+constexpr int64_t kMaxElements = int64_t{1} << 56;
+
+int64_t SizeOf(std::span<const float> values) {
+  return static_cast<int64_t>(values.size());
+}
+
+absl::Status Missing(const std::string& name, const std::string& kind,
+                     int64_t begin, int64_t end) {
+  return absl::DataLossError(
+      absl::StrCat(name, " (", kind, "): elements ", begin, " to ", end - 1,
+                   " are in no piece of the checkpoint"));
+}
+
+absl::Status Doubled(const std::string& name, const std::string& kind,
+                     int64_t element) {
+  return absl::DataLossError(
+      absl::StrCat(name, " (", kind, "): two pieces hold element ", element));
+}
+
+}  // namespace
 
 std::string StatePiece::Key() const {
   return absl::StrCat(name, "@", start, ":", values.size(), "/", kind);
@@ -24,7 +47,8 @@ absl::StatusOr<StatePiece> ParseStateKey(absl::string_view key,
       slash == absl::string_view::npos ||
       !absl::SimpleAtoi(key.substr(at + 1, colon - at - 1), &piece.start) ||
       !absl::SimpleAtoi(key.substr(colon + 1, slash - colon - 1), &numel) ||
-      piece.start < 0 || numel < 0) {
+      piece.start < 0 || numel < 0 || piece.start > kMaxElements ||
+      numel > kMaxElements) {
     return absl::InvalidArgumentError(
         absl::StrCat("\"", key,
                      "\" is no key of a shard; expected "
@@ -40,33 +64,58 @@ void SavedPieces::Add(const StatePiece& piece) {
   pieces_[{piece.name, piece.kind}].emplace(piece.start, piece.values);
 }
 
+std::vector<std::string> SavedPieces::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [key, pieces] : pieces_) {
+    if (names.empty() || names.back() != key.first) names.push_back(key.first);
+  }
+  return names;
+}
+
+const SavedPieces::ByStart* SavedPieces::Find(const std::string& name,
+                                              const std::string& kind) const {
+  const auto found = pieces_.find({name, kind});
+  return found == pieces_.end() ? nullptr : &found->second;
+}
+
+absl::Status SavedPieces::CheckCover(const std::string& name,
+                                     const std::string& kind,
+                                     int64_t numel) const {
+  int64_t covered = 0;
+  if (const ByStart* pieces = Find(name, kind)) {
+    for (const auto& [start, values] : *pieces) {
+      if (start < covered) return Doubled(name, kind, start);
+      if (start > covered) return Missing(name, kind, covered, start);
+      covered += SizeOf(values);
+    }
+  }
+  if (covered < numel) return Missing(name, kind, covered, numel);
+  if (covered > numel) {
+    return absl::DataLossError(absl::StrCat(name, " (", kind,
+                                            "): the checkpoint has ", covered,
+                                            " elements, the model ", numel));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status SavedPieces::Fill(const std::string& name, const std::string& kind,
                                int64_t begin, std::span<float> out) const {
   const int64_t end = begin + static_cast<int64_t>(out.size());
-  const auto found = pieces_.find({name, kind});
   int64_t filled = begin;
   int64_t last_end = 0;
-  if (found != pieces_.end()) {
-    for (const auto& [start, values] : found->second) {
-      const int64_t stop = start + static_cast<int64_t>(values.size());
-      if (start < last_end) {
-        return absl::DataLossError(absl::StrCat(
-            name, " (", kind, "): two pieces hold element ", start));
-      }
-      last_end = stop;
-      if (stop <= filled || start >= end) continue;
+  if (const ByStart* pieces = Find(name, kind)) {
+    for (const auto& [start, values] : *pieces) {
+      if (start < last_end) return Doubled(name, kind, start);
+      last_end = start + SizeOf(values);
+      if (last_end <= filled || start >= end) continue;
       if (start > filled) break;  // A hole.
-      const int64_t take = std::min(stop, end) - filled;
+      const int64_t take = std::min(last_end, end) - filled;
       std::copy_n(values.data() + (filled - start), take,
                   out.data() + (filled - begin));
       filled += take;
     }
   }
-  if (filled < end) {
-    return absl::DataLossError(
-        absl::StrCat(name, " (", kind, "): elements ", filled, " to ", end - 1,
-                     " are in no piece of the checkpoint"));
-  }
+  if (filled < end) return Missing(name, kind, filled, end);
   return absl::OkStatus();
 }
 

@@ -33,25 +33,36 @@ struct StatePiece {
   std::string Key() const;
 };
 
-// INVALID_ARGUMENT: not of that form. The values are left empty; `numel` says
-// how many there must be.
+// Reads a key. INVALID_ARGUMENT: it is not of that form. The values are left
+// empty; `numel` says how many there must be.
 absl::StatusOr<StatePiece> ParseStateKey(absl::string_view key, int64_t& numel);
 
-// All pieces of a checkpoint.
+// All pieces of a checkpoint. The spans must outlive it. Not thread-safe.
 class SavedPieces {
  public:
   void Add(const StatePiece& piece);
 
+  // The tensors that have pieces, sorted.
+  std::vector<std::string> Names() const;
+
+  // Whether the pieces are elements [0, numel) of the tensor, each once.
+  // DATA_LOSS: some are missing, two pieces overlap, or there are more; the
+  // message names them.
+  absl::Status CheckCover(const std::string& name, const std::string& kind,
+                          int64_t numel) const;
+
   // Copies elements [begin, begin + out.size()) of a tensor into `out`.
-  // DATA_LOSS: some are missing, or two pieces overlap; the message names them.
+  // DATA_LOSS: as CheckCover, for what is wanted.
   absl::Status Fill(const std::string& name, const std::string& kind,
                     int64_t begin, std::span<float> out) const;
 
  private:
-  // By (name, kind): pieces by start.
-  std::map<std::pair<std::string, std::string>,
-           std::multimap<int64_t, std::span<const float>>>
-      pieces_;
+  using ByStart = std::multimap<int64_t, std::span<const float>>;
+
+  // Null if there is none.
+  const ByStart* Find(const std::string& name, const std::string& kind) const;
+
+  std::map<std::pair<std::string, std::string>, ByStart> pieces_;
 };
 
 }  // namespace ft

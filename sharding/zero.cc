@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <set>
 
 #include "common/check.h"
 #include "common/status.h"
@@ -13,6 +14,8 @@
 
 namespace ft {
 namespace {
+
+static_assert(kNormTile == kShardAlign, "no tile of the norm is cut");
 
 std::span<float> Floats(const at::Tensor& tensor) {
   return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
@@ -23,21 +26,28 @@ std::span<std::byte> Bytes(std::span<Element> values) {
   return std::as_writable_bytes(values);
 }
 
-void AddBuffers(std::vector<at::Tensor>& into,
-                const std::vector<at::Tensor>& from) {
-  for (size_t i = 0; i < into.size(); ++i) into[i].add_(from[i]);
+}  // namespace
+
+void ShardedOptimizer::LaneOps::Copy(Buffers& into, const Buffers& from) {
+  if (into.empty()) {
+    for (const at::Tensor& buffer : from) into.push_back(buffer.clone());
+    return;
+  }
+  for (size_t i = 0; i < into.size(); ++i) into[i].copy_(from[i]);
 }
 
-}  // namespace
+void ShardedOptimizer::LaneOps::Add(Buffers& into, const Buffers& from) {
+  for (size_t i = 0; i < into.size(); ++i) into[i].add_(from[i]);
+}
 
 ShardedOptimizer::ShardedOptimizer(Partition partition, ZeroOptions options,
                                    Collective& collective)
     : partition_(std::move(partition)),
       options_(options),
-      collective_(collective),
-      lanes_(&AddBuffers) {
+      collective_(collective) {
   FT_CHECK(partition_.ranks() == collective.size());
   FT_CHECK(options.zero_stage == 0 || options.zero_stage == 1);
+  FT_CHECK(options.lanes_per_rank >= 1);
   for (size_t b = 0; b < partition_.buckets().size(); ++b) {
     const int64_t padded = partition_.padded_size(b);
     const int64_t shard = partition_.buckets()[b].shard_size;
@@ -61,28 +71,27 @@ at::Tensor ShardedOptimizer::GradientView(size_t index) const {
 }
 
 void ShardedOptimizer::TakeLane() {
-  Buffers lane;
-  for (at::Tensor& gradient : gradients_) {
-    lane.push_back(gradient.clone());
-    gradient.zero_();
+  FT_CHECK(lanes_taken_ < options_.lanes_per_rank);
+  if (++lanes_taken_ == options_.lanes_per_rank) {
+    lanes_.AddTo(gradients_);
+    return;
   }
-  lanes_.Push(std::move(lane));
+  lanes_.Push(gradients_);
+  for (at::Tensor& gradient : gradients_) gradient.zero_();
 }
 
 absl::Status ShardedOptimizer::ReduceScatterRound() {
-  const Buffers sums = lanes_.Take();
-  for (size_t b = 0; b < sums.size(); ++b) {
-    if (rounds_ == 0) {
-      FT_RETURN_IF_ERROR(collective_.ReduceScatter(Floats(shard_gradients_[b]),
-                                                   Floats(sums[b])),
-                         "reduce-scatter of gradients");
-      continue;
-    }
-    at::Tensor round = at::zeros({shard_gradients_[b].numel()});
-    FT_RETURN_IF_ERROR(
-        collective_.ReduceScatter(Floats(round), Floats(sums[b])),
-        "reduce-scatter of gradients");
-    shard_gradients_[b].add_(round);
+  FT_CHECK(lanes_taken_ == options_.lanes_per_rank);
+  lanes_taken_ = 0;
+  for (size_t b = 0; b < gradients_.size(); ++b) {
+    const std::span<float> step = Floats(shard_gradients_[b]);
+    if (rounds_ > 0 && round_.size() < step.size()) round_.resize(step.size());
+    const std::span<float> round =
+        rounds_ == 0 ? step : std::span(round_).first(step.size());
+    FT_RETURN_IF_ERROR(collective_.ReduceScatter(round, Floats(gradients_[b])),
+                       "reduce-scatter of gradients");
+    for (size_t i = 0; rounds_ > 0 && i < step.size(); ++i) step[i] += round[i];
+    gradients_[b].zero_();
   }
   ++rounds_;
   return absl::OkStatus();
@@ -115,11 +124,10 @@ Interval ShardedOptimizer::UpdatedPart(int64_t bucket) const {
 absl::Status ShardedOptimizer::GatherShards(const Buffers& buffers) {
   for (size_t b = 0; b < buffers.size(); ++b) {
     const int64_t shard = partition_.buckets()[b].shard_size;
-    // A copy: the gather writes where its own input lies.
-    const at::Tensor mine =
-        buffers[b].narrow(0, collective_.rank() * shard, shard).clone();
-    FT_RETURN_IF_ERROR(
-        collective_.AllGather(Bytes(Floats(buffers[b])), Bytes(Floats(mine))));
+    const std::span<float> all = Floats(buffers[b]);
+    const std::span<float> mine =
+        all.subspan(collective_.rank() * shard, shard);
+    FT_RETURN_IF_ERROR(collective_.AllGather(Bytes(all), Bytes(mine)));
   }
   return absl::OkStatus();
 }
@@ -165,6 +173,8 @@ absl::Status ShardedOptimizer::Update(double learning_rate) {
 
 void ShardedOptimizer::DropGradients() {
   for (at::Tensor& gradient : gradients_) gradient.zero_();
+  lanes_.Drop();
+  lanes_taken_ = 0;
   rounds_ = 0;
   clip_factor_ = 1;
 }
@@ -195,7 +205,26 @@ std::vector<StatePiece> ShardedOptimizer::SavePieces() const {
   return pieces;
 }
 
+absl::Status ShardedOptimizer::CheckPieces(const SavedPieces& pieces) const {
+  std::set<std::string> known;
+  for (const Fragment& fragment : partition_.fragments()) {
+    known.insert(fragment.name);
+    for (const char* kind : {kMaster, kExpAvg, kExpAvgSq}) {
+      FT_RETURN_IF_ERROR(
+          pieces.CheckCover(fragment.name, kind, fragment.numel));
+    }
+  }
+  for (const std::string& name : pieces.Names()) {
+    if (!known.contains(name)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the checkpoint has a tensor ", name, " that does not learn here"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ShardedOptimizer::LoadPieces(const SavedPieces& pieces) {
+  FT_RETURN_IF_ERROR(CheckPieces(pieces));
   for (const Fragment& fragment : partition_.fragments()) {
     FT_RETURN_IF_ERROR(
         pieces.Fill(fragment.name, kMaster, 0,

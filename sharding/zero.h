@@ -58,11 +58,14 @@ class ShardedOptimizer {
   at::Tensor ParameterView(size_t index) const;
   at::Tensor GradientView(size_t index) const;
 
-  // Takes the gradient of the next lane out of the gradient buffers, which are
-  // zero after it. Called once for each lane of this rank in a round, in order.
+  // Takes the gradient of the next lane. Called once for each lane of this rank
+  // in a round, in order. The gradient buffers are zero after it, but for the
+  // last lane's: they are the round's sum until ReduceScatterRound, which must
+  // come next.
   void TakeLane();
 
-  // Sums the lanes of all ranks and adds them to the gradient of the step.
+  // Sums the lanes of all ranks and adds them to the gradient of the step; the
+  // gradient buffers are zero after it. REQUIRES: every lane was taken
   absl::Status ReduceScatterRound();
 
   // The L2 norm of the step's gradient, equal on all ranks; remembers the
@@ -87,14 +90,18 @@ class ShardedOptimizer {
   std::vector<StatePiece> SavePieces() const;
 
   // Fills all parameters and this rank's state from the pieces of a checkpoint
-  // of any number of ranks, any stage and any buckets. Not collective.
-  // DATA_LOSS: an element is missing, or covered twice.
+  // of any number of ranks, any stage and any buckets. Not collective. On error
+  // nothing has changed.
+  // DATA_LOSS: an element is missing or covered twice, or a tensor has another
+  // size. FAILED_PRECONDITION: a tensor is not among the parameters.
   absl::Status LoadPieces(const SavedPieces& pieces);
 
  private:
   // What this rank updates: the bucket's elements [begin, begin + size).
   Interval UpdatedPart(int64_t bucket) const;
+  // Every rank's shard of the buffers to all ranks.
   absl::Status GatherShards(const std::vector<at::Tensor>& buffers);
+  absl::Status CheckPieces(const SavedPieces& pieces) const;
 
   const Partition partition_;
   const ZeroOptions options_;
@@ -107,7 +114,13 @@ class ShardedOptimizer {
   std::vector<at::Tensor> exp_avg_, exp_avg_sq_;
 
   using Buffers = std::vector<at::Tensor>;
-  LaneCarry<Buffers, void (*)(Buffers&, const Buffers&)> lanes_;
+  struct LaneOps {
+    static void Copy(Buffers& into, const Buffers& from);
+    static void Add(Buffers& into, const Buffers& from);
+  };
+  LaneCarry<Buffers, LaneOps> lanes_;
+  int64_t lanes_taken_ = 0;
+  std::vector<float> round_;  // The shard of a later round, before it is added.
   int64_t rounds_ = 0;
   double clip_factor_ = 1;
   int64_t steps_ = 0;

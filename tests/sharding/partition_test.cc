@@ -4,9 +4,11 @@
 
 #include "sharding/partition.h"
 
+#include <bit>
 #include <cmath>
 #include <numeric>
 
+#include "absl/strings/str_cat.h"
 #include "collective/tree.h"
 #include "sharding/lane_carry.h"
 #include "sharding/shard_state.h"
@@ -20,7 +22,7 @@ using testing::Fails;
 std::vector<PartitionInput> Inputs(const std::vector<int64_t>& sizes) {
   std::vector<PartitionInput> inputs;
   for (size_t i = 0; i < sizes.size(); ++i) {
-    inputs.push_back({.name = "t" + std::to_string(i),
+    inputs.push_back({.name = absl::StrCat("t", i),
                       .shape = {sizes[i]},
                       .unit = static_cast<int64_t>(i / 2)});
   }
@@ -69,6 +71,19 @@ TEST(PartitionTest, UnitsBeginAtTilesSoNoCutMovesAnElementToAnotherTile) {
   EXPECT_EQ(Partition(inputs, 2).buckets().size(), 1u);
 }
 
+TEST(PartitionTest, TheLastShardsOfASmallUnitAreEmpty) {
+  const Partition partition(Inputs({3}), 4);
+  EXPECT_EQ(partition.shard_elements(), kShardAlign);
+  EXPECT_EQ(partition.OwnedPart(partition.fragments()[0], 0).size(), 3);
+  for (int rank = 1; rank < 4; ++rank) {
+    EXPECT_EQ(partition.OwnedPart(partition.fragments()[0], rank).size(), 0);
+  }
+}
+
+TEST(PartitionTest, WithoutTensorsThereIsNothingToOwn) {
+  EXPECT_EQ(Partition({}, 3).shard_elements(), 0);
+}
+
 TEST(PartitionTest, TheDigestTellsLayoutsApart) {
   const auto digest = [](int ranks, int64_t size) {
     return Partition(Inputs({size, 5}), ranks).Digest();
@@ -78,29 +93,33 @@ TEST(PartitionTest, TheDigestTellsLayoutsApart) {
   EXPECT_NE(digest(2, 100), digest(2, 101));
 }
 
+struct VectorOps {
+  static void Copy(std::vector<float>& into, const std::vector<float>& from) {
+    into = from;
+  }
+  static void Add(std::vector<float>& into, const std::vector<float>& from) {
+    for (size_t i = 0; i < into.size(); ++i) into[i] += from[i];
+  }
+};
+
 TEST(LaneCarryTest, LanesAddUpInTheOrderOfTheTreeWithFewPartialSums) {
-  for (const size_t lanes : {1, 2, 3, 4, 5, 8, 16}) {
+  LaneCarry<std::vector<float>, VectorOps> carry;
+  for (const size_t lanes : {1, 2, 3, 4, 5, 6, 7, 8, 12, 16}) {
     std::vector<std::vector<float>> values;
     for (size_t i = 0; i < lanes; ++i) {
       values.push_back(
           {1.0f / static_cast<float>(i + 3), std::sin(static_cast<float>(i))});
     }
-    auto add = [](std::vector<float>& into, const std::vector<float>& from) {
-      for (size_t i = 0; i < into.size(); ++i) into[i] += from[i];
-    };
-    LaneCarry<std::vector<float>, decltype(add)> carry(add);
-    size_t most = 0;
-    for (const auto& lane : values) {
-      carry.Push(lane);
-      most = std::max(most, carry.size());
-    }
+    for (size_t i = 0; i + 1 < lanes; ++i) carry.Push(values[i]);
+    std::vector<float> sum = values.back();
+    carry.AddTo(sum);
+
     std::vector<const float*> parts;
     for (const auto& lane : values) parts.push_back(lane.data());
     std::vector<float> want(2);
     TreeSum(parts, want);
-    EXPECT_EQ(carry.Take(), want) << lanes;
-    EXPECT_LE(most, static_cast<size_t>(std::log2(lanes)) + 1);
-    EXPECT_EQ(carry.size(), 0u);
+    EXPECT_EQ(sum, want) << lanes;
+    EXPECT_LE(carry.buffers(), std::bit_width(lanes) - 1) << lanes;
   }
 }
 
@@ -137,6 +156,26 @@ TEST(SavedPiecesTest, HolesAndOverlapsAreNamed) {
               Fails(absl::StatusCode::kDataLoss, "two pieces"));
 }
 
+TEST(SavedPiecesTest, ACoverIsEachElementOnceAndNoMore) {
+  const std::vector<float> values(10);
+  SavedPieces saved;
+  saved.Add({"t", kMaster, 10, values});
+  saved.Add({"t", kMaster, 0, values});
+  saved.Add({"a", kExpAvg, 0, values});
+  FT_EXPECT_OK(saved.CheckCover("t", kMaster, 20));
+  FT_EXPECT_OK(saved.CheckCover("empty", kMaster, 0));
+  EXPECT_EQ(saved.Names(), (std::vector<std::string>{"a", "t"}));
+  EXPECT_THAT(saved.CheckCover("t", kMaster, 21),
+              Fails(absl::StatusCode::kDataLoss, "elements 20 to 20"));
+  EXPECT_THAT(saved.CheckCover("t", kMaster, 19),
+              Fails(absl::StatusCode::kDataLoss, "has 20 elements"));
+  EXPECT_THAT(saved.CheckCover("t", kExpAvg, 20),
+              Fails(absl::StatusCode::kDataLoss, "t (exp_avg)"));
+  saved.Add({"t", kMaster, 5, values});
+  EXPECT_THAT(saved.CheckCover("t", kMaster, 20),
+              Fails(absl::StatusCode::kDataLoss, "element 5"));
+}
+
 TEST(StatePieceTest, KeysReadBackAndOthersAreRefused) {
   const std::vector<float> values(3);
   const StatePiece piece{"model.layers.0.q@x", kExpAvg, 17, values};
@@ -147,7 +186,9 @@ TEST(StatePieceTest, KeysReadBackAndOthersAreRefused) {
   EXPECT_EQ(read.kind, kExpAvg);
   EXPECT_EQ(read.start, 17);
   EXPECT_EQ(numel, 3);
-  for (const char* key : {"", "a", "a@1", "a@1:2", "a@x:2/m", "a@-1:2/m"}) {
+  for (const char* key :
+       {"", "a", "a@1", "a@1:2", "a@x:2/m", "a@-1:2/m",
+        "a@9223372036854775807:2/m", "a@1:99999999999999999999/m"}) {
     EXPECT_FALSE(ParseStateKey(key, numel).ok()) << key;
   }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The equality matrix of stages 0 and 1: with the same lanes, parameters, norms
-// and moments are the same bits at 1, 2 and 4 ranks, at both stages, at any
-// bucket size, over threads; a checkpoint of N ranks continues on M.
+// The equality matrix of stages 0 and 1: with the same lanes, parameters,
+// moments and norms are the same bits at 1, 2 and 4 ranks, at both stages, at
+// any bucket size, over threads and TCP; a checkpoint of N ranks continues on
+// M.
 
 #include "sharding/zero.h"
 
@@ -15,24 +16,23 @@
 #include <mutex>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "collective/thread_collective.h"
-#include "tests/testing/rank_threads.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tcp_ranks.h"
 
 namespace ft {
 namespace {
 
+using testing::Fails;
 using testing::OnEveryRank;
 
-const std::vector<PartitionInput>& Inputs() {
-  static const auto* const kInputs = new std::vector<PartitionInput>{
-      {.name = "a", .shape = {37, 11}, .unit = 0},
-      {.name = "b", .shape = {5}, .unit = 0, .decays = false},
-      {.name = "c", .shape = {1300}, .unit = 1},
-      {.name = "d", .shape = {2, 3, 7}, .unit = 2},
-      {.name = "e", .shape = {1}, .unit = 2}};
-  return *kInputs;
-}
+const std::vector<PartitionInput> kToy = {
+    {.name = "a", .shape = {37, 11}, .unit = 0},
+    {.name = "b", .shape = {5}, .unit = 0, .decays = false},
+    {.name = "c", .shape = {1300}, .unit = 1},
+    {.name = "d", .shape = {2, 3, 7}, .unit = 2},
+    {.name = "e", .shape = {1}, .unit = 2}};
 
 // A gradient that is a function of step, round, lane and tensor.
 void FillGradient(int64_t step, int64_t round, int64_t lane, size_t tensor,
@@ -46,19 +46,23 @@ void FillGradient(int64_t step, int64_t round, int64_t lane, size_t tensor,
   }
 }
 
+enum class Transport { kThread, kTcp };
+
 struct Setting {
   int ranks = 1;
   int stage = 1;
   int64_t lanes = 4;
   int64_t rounds = 2;
   int64_t bucket_elements = kBucketElements;
+  Transport transport = Transport::kThread;
+  std::vector<PartitionInput> inputs = kToy;
 };
 
-struct Outcome {
-  std::vector<std::vector<float>> parameters;  // By tensor.
-  std::vector<double> norms;                   // By step.
-  bool operator==(const Outcome&) const = default;
-};
+std::string Describe(const Setting& setting) {
+  return absl::StrCat(setting.ranks, " ranks, stage ", setting.stage, ", ",
+                      setting.lanes, " lanes, ", setting.rounds,
+                      " rounds, buckets of ", setting.bucket_elements);
+}
 
 // Pieces with storage of their own, as a checkpoint's file holds them.
 struct Checkpoint {
@@ -69,167 +73,321 @@ struct Checkpoint {
   };
   std::vector<Piece> pieces;
   int64_t steps = 0;
+
+  SavedPieces Saved() const {
+    SavedPieces saved;
+    for (const Piece& piece : pieces) {
+      saved.Add({piece.name, piece.kind, piece.start, piece.values});
+    }
+    return saved;
+  }
 };
 
-class ToyRun {
- public:
-  explicit ToyRun(const Setting& setting) : setting_(setting) {}
+using StateByTensor = std::map<std::string, std::vector<float>>;
 
-  // Takes steps [first, last); begins from `source` if given, and leaves a
-  // checkpoint of the end in `checkpoint`.
-  Outcome Steps(int64_t first, int64_t last, const Checkpoint* source = nullptr,
-                Checkpoint* checkpoint = nullptr) {
-    const auto ranks = MakeThreadCollectives(setting_.ranks);
-    std::vector<Outcome> outcomes(setting_.ranks);
-    std::mutex mutex;
-    OnEveryRank(setting_.ranks, [&](int rank) {
-      const int64_t mine = setting_.lanes / setting_.ranks;
-      ShardedOptimizer optimizer(
-          Partition(Inputs(), setting_.ranks, setting_.bucket_elements),
-          {.zero_stage = setting_.stage,
-           .lanes_per_rank = mine,
-           .weight_decay = 0.1},
-          *ranks[rank]);
-      for (size_t t = 0; t < Inputs().size(); ++t) {
-        optimizer.ParameterView(t).fill_(0.5f + static_cast<float>(t));
-      }
-      if (source != nullptr) {
-        SavedPieces pieces;
-        for (const auto& piece : source->pieces) {
-          pieces.Add({piece.name, piece.kind, piece.start, piece.values});
+struct Outcome {
+  std::vector<std::vector<float>> parameters;  // By tensor.
+  std::vector<double> norms;                   // By step.
+  StateByTensor state;  // All ranks' pieces put together.
+  Checkpoint checkpoint;
+};
+
+// Bitwise: -0 is not 0, and a NaN is itself.
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() &&
+         std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void ExpectSameBits(const Outcome& a, const Outcome& b,
+                    const std::string& what) {
+  EXPECT_EQ(a.norms, b.norms) << what;
+  ASSERT_EQ(a.parameters.size(), b.parameters.size());
+  for (size_t t = 0; t < a.parameters.size(); ++t) {
+    EXPECT_TRUE(SameBits(a.parameters[t], b.parameters[t]))
+        << what << ", tensor " << t;
+  }
+  for (const auto& [key, values] : a.state) {
+    EXPECT_TRUE(SameBits(values, b.state.at(key))) << what << ", " << key;
+  }
+}
+
+void ExpectNear(const Outcome& a, const Outcome& b) {
+  for (const auto& [key, values] : a.state) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      EXPECT_NEAR(values[i], b.state.at(key)[i], 1e-4) << key << " " << i;
+    }
+  }
+}
+
+std::vector<std::unique_ptr<Collective>> Connect(const Setting& setting) {
+  return setting.transport == Transport::kThread
+             ? MakeThreadCollectives(setting.ranks)
+             : testing::MakeTcpCollectives(setting.ranks);
+}
+
+StateByTensor Together(const Checkpoint& checkpoint,
+                       const std::vector<PartitionInput>& inputs) {
+  StateByTensor state;
+  const SavedPieces saved = checkpoint.Saved();
+  const Partition whole(inputs, 1);
+  for (const Fragment& fragment : whole.fragments()) {
+    for (const char* kind : {kMaster, kExpAvg, kExpAvgSq}) {
+      std::vector<float>& values =
+          state[absl::StrCat(fragment.name, "/", kind)];
+      values.resize(static_cast<size_t>(fragment.numel));
+      FT_EXPECT_OK(saved.CheckCover(fragment.name, kind, fragment.numel));
+      FT_EXPECT_OK(saved.Fill(fragment.name, kind, 0, values));
+    }
+  }
+  return state;
+}
+
+// One rank of a toy training run.
+class ToyRank {
+ public:
+  ToyRank(const Setting& setting, Collective& collective)
+      : setting_(setting),
+        first_lane_(collective.rank() * setting.lanes / setting.ranks),
+        last_lane_((collective.rank() + 1) * setting.lanes / setting.ranks),
+        optimizer_(
+            Partition(setting.inputs, setting.ranks, setting.bucket_elements),
+            {.zero_stage = setting.stage,
+             .lanes_per_rank = last_lane_ - first_lane_,
+             .weight_decay = 0.1},
+            collective) {
+    for (size_t t = 0; t < setting.inputs.size(); ++t) {
+      optimizer_.ParameterView(t).fill_(0.5f + static_cast<float>(t));
+    }
+  }
+
+  ShardedOptimizer& optimizer() { return optimizer_; }
+
+  // Returns the norm.
+  absl::StatusOr<double> Step(int64_t step) {
+    for (int64_t round = 0; round < setting_.rounds; ++round) {
+      for (int64_t lane = first_lane_; lane < last_lane_; ++lane) {
+        for (size_t t = 0; t < setting_.inputs.size(); ++t) {
+          // "d" has no gradient on odd lanes.
+          if (setting_.inputs[t].name == "d" && lane % 2 == 1) continue;
+          FillGradient(step, round, lane, t, optimizer_.GradientView(t));
         }
-        FT_ASSERT_OK(optimizer.LoadPieces(pieces));
-        optimizer.set_steps(source->steps);
+        optimizer_.TakeLane();
       }
-      for (int64_t step = first; step < last; ++step) {
-        for (int64_t round = 0; round < setting_.rounds; ++round) {
-          for (int64_t lane = rank * mine; lane < (rank + 1) * mine; ++lane) {
-            for (size_t t = 0; t < Inputs().size(); ++t) {
-              // "d" has no gradient on odd lanes.
-              if (Inputs()[t].name == "d" && lane % 2 == 1) continue;
-              FillGradient(step, round, lane, t, optimizer.GradientView(t));
-            }
-            optimizer.TakeLane();
-          }
-          FT_ASSERT_OK(optimizer.ReduceScatterRound());
-        }
-        FT_ASSERT_OK_AND_ASSIGN(const double norm,
-                                optimizer.ClipGradients(1.0));
-        outcomes[rank].norms.push_back(norm);
-        FT_ASSERT_OK(optimizer.Update(0.01));
-      }
-      for (size_t t = 0; t < Inputs().size(); ++t) {
-        const at::Tensor view = optimizer.ParameterView(t);
-        outcomes[rank].parameters.emplace_back(
-            view.data_ptr<float>(), view.data_ptr<float>() + view.numel());
-      }
-      int64_t shard = optimizer.partition().shard_elements();
-      EXPECT_EQ(optimizer.state_bytes(),
-                8 * shard * (setting_.stage == 0 ? setting_.ranks : 1));
-      if (checkpoint == nullptr) return;
-      const std::lock_guard lock(mutex);
-      checkpoint->steps = optimizer.steps();
-      for (const StatePiece& piece : optimizer.SavePieces()) {
-        checkpoint->pieces.push_back(
-            {piece.name, piece.kind, piece.start,
-             std::vector<float>(piece.values.begin(), piece.values.end())});
-      }
-    });
-    for (const Outcome& outcome : outcomes) EXPECT_EQ(outcome, outcomes[0]);
-    return outcomes[0];
+      FT_RETURN_IF_ERROR(optimizer_.ReduceScatterRound());
+    }
+    FT_ASSIGN_OR_RETURN(const double norm, optimizer_.ClipGradients(1.0));
+    FT_RETURN_IF_ERROR(optimizer_.Update(0.01));
+    return norm;
+  }
+
+  std::vector<std::vector<float>> Parameters() const {
+    std::vector<std::vector<float>> parameters;
+    for (size_t t = 0; t < setting_.inputs.size(); ++t) {
+      const at::Tensor view = optimizer_.ParameterView(t);
+      parameters.emplace_back(view.data_ptr<float>(),
+                              view.data_ptr<float>() + view.numel());
+    }
+    return parameters;
   }
 
  private:
-  const Setting setting_;
+  const Setting& setting_;
+  const int64_t first_lane_, last_lane_;
+  ShardedOptimizer optimizer_;
 };
+
+// Takes steps [first, last), from `source` if given.
+Outcome Train(const Setting& setting, int64_t first, int64_t last,
+              const Checkpoint* source = nullptr) {
+  const auto ranks = Connect(setting);
+  std::vector<Outcome> outcomes(setting.ranks);
+  Checkpoint checkpoint;
+  std::mutex mutex;
+  OnEveryRank(setting.ranks, [&](int rank) {
+    ToyRank toy(setting, *ranks[rank]);
+    if (source != nullptr) {
+      FT_ASSERT_OK(toy.optimizer().LoadPieces(source->Saved()));
+      toy.optimizer().set_steps(source->steps);
+    }
+    for (int64_t step = first; step < last; ++step) {
+      FT_ASSERT_OK_AND_ASSIGN(const double norm, toy.Step(step));
+      outcomes[rank].norms.push_back(norm);
+    }
+    outcomes[rank].parameters = toy.Parameters();
+    EXPECT_EQ(toy.optimizer().state_bytes(),
+              8 * toy.optimizer().partition().shard_elements() *
+                  (setting.stage == 0 ? setting.ranks : 1));
+    const std::lock_guard lock(mutex);
+    checkpoint.steps = toy.optimizer().steps();
+    for (const StatePiece& piece : toy.optimizer().SavePieces()) {
+      checkpoint.pieces.push_back(
+          {piece.name, piece.kind, piece.start,
+           std::vector<float>(piece.values.begin(), piece.values.end())});
+    }
+  });
+  for (const Outcome& outcome : outcomes) {
+    ExpectSameBits(outcome, outcomes[0], "rank against rank 0");
+  }
+  outcomes[0].state = Together(checkpoint, setting.inputs);
+  outcomes[0].checkpoint = std::move(checkpoint);
+  return std::move(outcomes[0]);
+}
 
 TEST(ZeroTest, BitsAreEqualOverRanksStagesAndBuckets) {
   for (const int64_t rounds : {1, 3}) {
-    const Outcome want =
-        ToyRun({.ranks = 1, .stage = 0, .rounds = rounds}).Steps(0, 10);
+    const Outcome want = Train({.stage = 0, .rounds = rounds}, 0, 10);
     for (const int ranks : {1, 2, 4}) {
       for (const int stage : {0, 1}) {
-        for (const int64_t bucket : {int64_t{1}, kBucketElements}) {
-          EXPECT_EQ(ToyRun({.ranks = ranks,
-                            .stage = stage,
-                            .rounds = rounds,
-                            .bucket_elements = bucket})
-                        .Steps(0, 10),
-                    want)
-              << ranks << " ranks, stage " << stage << ", bucket " << bucket;
+        for (const int64_t bucket :
+             {int64_t{1}, int64_t{600}, kBucketElements}) {
+          const Setting setting{.ranks = ranks,
+                                .stage = stage,
+                                .rounds = rounds,
+                                .bucket_elements = bucket};
+          ExpectSameBits(Train(setting, 0, 10), want, Describe(setting));
         }
       }
     }
   }
 }
 
-TEST(ZeroTest, ThreeRanksAgreeOverStagesToTheBitAndWithOneToRounding) {
-  const Outcome zero =
-      ToyRun({.ranks = 3, .stage = 0, .lanes = 3}).Steps(0, 10);
-  EXPECT_EQ(ToyRun({.ranks = 3, .stage = 1, .lanes = 3}).Steps(0, 10), zero);
-  const Outcome one = ToyRun({.ranks = 1, .stage = 1, .lanes = 3}).Steps(0, 10);
-  for (size_t t = 0; t < zero.parameters.size(); ++t) {
-    for (size_t i = 0; i < zero.parameters[t].size(); ++i) {
-      EXPECT_NEAR(zero.parameters[t][i], one.parameters[t][i], 1e-4);
-    }
+TEST(ZeroTest, SixLanesAreEqualOnOneThreeAndSixRanks) {
+  const Outcome want = Train({.lanes = 6}, 0, 5);
+  for (const int ranks : {3, 6}) {
+    ExpectSameBits(Train({.ranks = ranks, .lanes = 6}, 0, 5), want,
+                   Describe({.ranks = ranks, .lanes = 6}));
   }
 }
 
-TEST(ZeroTest, ACheckpointOfNRanksContinuesOnMToTheBit) {
-  const Outcome want = ToyRun({.ranks = 1}).Steps(0, 8);
-  for (const int from : {1, 2, 4}) {
-    for (const int to : {1, 2, 4}) {
+TEST(ZeroTest, OtherSplitsAgreeOverStagesToTheBitAndWithOneRankToRounding) {
+  const Outcome one = Train({.lanes = 12}, 0, 10);
+  for (const int ranks : {2, 4}) {
+    const Outcome zero =
+        Train({.ranks = ranks, .stage = 0, .lanes = 12}, 0, 10);
+    ExpectSameBits(Train({.ranks = ranks, .stage = 1, .lanes = 12}, 0, 10),
+                   zero, "stages");
+    ExpectNear(zero, one);
+  }
+}
+
+TEST(ZeroTest, TcpGivesTheBitsOfThreads) {
+  for (const int ranks : {2, 3, 4}) {
+    Setting setting{.ranks = ranks, .lanes = ranks};
+    const Outcome threads = Train(setting, 0, 4);
+    setting.transport = Transport::kTcp;
+    ExpectSameBits(Train(setting, 0, 4), threads, Describe(setting));
+  }
+}
+
+TEST(ZeroTest, AnySizesOfTensorsWork) {
+  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{0},
+                                            {1},
+                                            {3, 4, 5},
+                                            {0, 1, 0},
+                                            {1023, 1025},
+                                            {2, 3, 5, 7, 11, 13},
+                                            {4096},
+                                            {4097, 1}}) {
+    std::vector<PartitionInput> inputs;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+      inputs.push_back({.name = absl::StrCat("t", i),
+                        .shape = {sizes[i]},
+                        .unit = static_cast<int64_t>(i)});
+    }
+    const Outcome want = Train({.inputs = inputs}, 0, 3);
+    for (const int ranks : {2, 4}) {
       for (const int stage : {0, 1}) {
-        Checkpoint checkpoint;
-        ToyRun({.ranks = from, .stage = stage})
-            .Steps(0, 5, nullptr, &checkpoint);
-        const Outcome rest =
-            ToyRun({.ranks = to, .stage = 1 - stage, .bucket_elements = 1})
-                .Steps(5, 8, &checkpoint);
-        EXPECT_EQ(rest.parameters, want.parameters)
-            << from << " to " << to << " from stage " << stage;
+        const Setting setting{.ranks = ranks, .stage = stage, .inputs = inputs};
+        ExpectSameBits(Train(setting, 0, 3), want, Describe(setting));
       }
     }
   }
 }
 
-TEST(ZeroTest, AMissingPieceIsNamedAndNothingStaysAtItsInitialValue) {
-  Checkpoint checkpoint;
-  ToyRun({.ranks = 2}).Steps(0, 2, nullptr, &checkpoint);
-  std::erase_if(checkpoint.pieces, [](const auto& piece) {
-    return piece.name == "c" && piece.kind == kExpAvg && piece.start > 0;
-  });
-  const auto ranks = MakeThreadCollectives(1);
-  ShardedOptimizer optimizer(Partition(Inputs(), 1), {}, *ranks[0]);
-  SavedPieces pieces;
-  for (const auto& piece : checkpoint.pieces) {
-    pieces.Add({piece.name, piece.kind, piece.start, piece.values});
+TEST(ZeroTest, ACheckpointOfNRanksContinuesOnM) {
+  const int64_t lanes = 12;
+  for (int from = 1; from <= 4; ++from) {
+    const int stage = from % 2;
+    const Outcome undisturbed =
+        Train({.ranks = from, .stage = stage, .lanes = lanes}, 0, 8);
+    const Outcome half =
+        Train({.ranks = from, .stage = stage, .lanes = lanes}, 0, 5);
+    for (int to = 1; to <= 4; ++to) {
+      const Setting other{.ranks = to,
+                          .stage = 1 - stage,
+                          .lanes = lanes,
+                          .bucket_elements = 1};
+      const Outcome loaded = Train(other, 5, 5, &half.checkpoint);
+      EXPECT_EQ(loaded.state, half.state) << from << " to " << to;
+
+      const Outcome rest = Train(other, 5, 8, &half.checkpoint);
+      // 12 lanes on 1 and 3 ranks are aligned blocks of the same tree.
+      const bool has_same_order = from == to || (from % 2 == 1 && to % 2 == 1);
+      if (has_same_order) {
+        EXPECT_EQ(rest.state, undisturbed.state) << from << " to " << to;
+      } else {
+        ExpectNear(rest, undisturbed);
+      }
+    }
   }
-  EXPECT_THAT(optimizer.LoadPieces(pieces),
-              testing::Fails(absl::StatusCode::kDataLoss, "c (exp_avg)"));
 }
 
-TEST(ZeroTest, InfinityOnOneRankIsOneVerdictOnAll) {
-  const auto ranks = MakeThreadCollectives(2);
-  OnEveryRank(2, [&](int rank) {
-    ShardedOptimizer optimizer(Partition(Inputs(), 2), {}, *ranks[rank]);
-    if (rank == 1) {
-      optimizer.GradientView(0)[0] = std::numeric_limits<float>::infinity();
-    }
-    optimizer.TakeLane();
-    FT_ASSERT_OK(optimizer.ReduceScatterRound());
-    FT_ASSERT_OK_AND_ASSIGN(const double norm, optimizer.ClipGradients(1));
-    EXPECT_FALSE(std::isfinite(norm));
-    optimizer.DropGradients();
-    EXPECT_EQ(optimizer.ParameterView(0).abs().max().item<float>(), 0);
+TEST(ZeroTest, AMissingOrForeignPieceIsNamedAndNothingChanges) {
+  const Checkpoint whole = Train({.ranks = 2}, 0, 2).checkpoint;
+  const auto ranks = MakeThreadCollectives(1);
+  ShardedOptimizer optimizer(Partition(kToy, 1), {}, *ranks[0]);
+  optimizer.ParameterView(0).fill_(7);
+
+  Checkpoint holes = whole;
+  std::erase_if(holes.pieces, [](const auto& piece) {
+    return piece.name == "c" && piece.kind == kExpAvg && piece.start > 0;
   });
+  EXPECT_THAT(optimizer.LoadPieces(holes.Saved()),
+              Fails(absl::StatusCode::kDataLoss, "c (exp_avg)"));
+
+  Checkpoint larger = whole;
+  larger.pieces.push_back({"e", kMaster, 1, {1.0f}});
+  EXPECT_THAT(optimizer.LoadPieces(larger.Saved()),
+              Fails(absl::StatusCode::kDataLoss, "e (master)"));
+
+  Checkpoint foreign = whole;
+  foreign.pieces.push_back({"f", kMaster, 0, {1.0f}});
+  EXPECT_THAT(optimizer.LoadPieces(foreign.Saved()),
+              Fails(absl::StatusCode::kFailedPrecondition, "tensor f"));
+
+  EXPECT_EQ((optimizer.ParameterView(0) == 7).all().item<bool>(), true);
+  FT_EXPECT_OK(optimizer.LoadPieces(whole.Saved()));
+}
+
+TEST(ZeroTest, WhatIsNotFiniteOnOneRankIsOneVerdictOnAllAndChangesNothing) {
+  for (const float bad : {std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    const auto ranks = MakeThreadCollectives(4);
+    OnEveryRank(4, [&](int rank) {
+      const Setting setting{.ranks = 4};
+      ToyRank toy(setting, *ranks[rank]);
+      FT_ASSERT_OK(toy.Step(0).status());
+      const auto before = toy.Parameters();
+      ShardedOptimizer& optimizer = toy.optimizer();
+      if (rank == 3) optimizer.GradientView(2)[1299] = bad;
+      optimizer.TakeLane();
+      FT_ASSERT_OK(optimizer.ReduceScatterRound());
+      FT_ASSERT_OK_AND_ASSIGN(const double norm, optimizer.ClipGradients(1));
+      EXPECT_FALSE(std::isfinite(norm));
+      optimizer.DropGradients();
+      EXPECT_EQ(toy.Parameters(), before);
+      // The next step knows nothing of it.
+      FT_ASSERT_OK_AND_ASSIGN(const double next, toy.Step(1));
+      EXPECT_TRUE(std::isfinite(next));
+    });
+  }
 }
 
 TEST(ZeroTest, BytesSentAreThoseOfTheTable) {
   for (const int stage : {0, 1}) {
     const auto ranks = MakeThreadCollectives(4);
     OnEveryRank(4, [&](int rank) {
-      ShardedOptimizer optimizer(Partition(Inputs(), 4), {.zero_stage = stage},
+      ShardedOptimizer optimizer(Partition(kToy, 4), {.zero_stage = stage},
                                  *ranks[rank]);
       for (int round = 0; round < 3; ++round) {
         optimizer.TakeLane();
@@ -237,9 +395,45 @@ TEST(ZeroTest, BytesSentAreThoseOfTheTable) {
       }
       FT_ASSERT_OK(optimizer.Update(0.1));
     });
-    const int64_t shard = Partition(Inputs(), 4).shard_elements();
-    EXPECT_EQ(ranks[0]->bytes_sent().all_to_all, 3 * 4 * shard * 3);
-    EXPECT_EQ(ranks[0]->bytes_sent().all_gather, 4 * shard * 3);
+    const int64_t shard = Partition(kToy, 4).shard_elements();
+    for (const auto& rank : ranks) {
+      EXPECT_EQ(rank->bytes_sent().all_to_all, 3 * 4 * shard * 3);
+      EXPECT_EQ(rank->bytes_sent().all_gather, 4 * shard * 3);
+      EXPECT_EQ(rank->bytes_sent().total(), 4 * 4 * shard * 3);
+    }
+  }
+}
+
+TEST(ZeroTest, ARankThatDiesInAnyCallOfAStepIsAnErrorOnTheOthers) {
+  // Reduce-scatter of two rounds, norm, gather.
+  for (int calls_before_death = 0; calls_before_death <= 4;
+       ++calls_before_death) {
+    const Setting setting{.ranks = 3, .lanes = 3};
+    auto ranks = testing::MakeTcpCollectives(3);
+    OnEveryRank(3, [&](int rank) {
+      if (rank != 1) {
+        ToyRank toy(setting, *ranks[rank]);
+        absl::Status status;
+        for (int64_t step = 0; step < 2 && status.ok(); ++step) {
+          status = toy.Step(step).status();
+        }
+        EXPECT_THAT(status, testing::HasCode(absl::StatusCode::kAborted));
+        return;
+      }
+      ToyRank toy(setting, *ranks[1]);
+      ShardedOptimizer& optimizer = toy.optimizer();
+      for (int call = 0; call < calls_before_death; ++call) {
+        if (call < 2) {
+          optimizer.TakeLane();
+          FT_ASSERT_OK(optimizer.ReduceScatterRound());
+        } else if (call == 2) {
+          FT_ASSERT_OK(optimizer.ClipGradients(1).status());
+        } else {
+          FT_ASSERT_OK(optimizer.Update(0.01));
+        }
+      }
+      ranks[1].reset();
+    });
   }
 }
 
