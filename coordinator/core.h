@@ -141,6 +141,8 @@ class Core {
   void Recover(LiveJob& live, const RetryVerdict& verdict,
                const AttemptOutcome& outcome);
   void CheckDeadlines(LiveJob& live);
+  void FenceSilent(LiveJob& live);
+  void TimeOutStart(LiveJob& live);
 
   // core_workers.cc
   void On(const WorkerCommand& command);

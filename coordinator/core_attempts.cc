@@ -385,69 +385,64 @@ void Core::Recover(LiveJob& live, const RetryVerdict& verdict,
 }
 
 void Core::CheckDeadlines(LiveJob& live) {
+  const v1::JobState state = live.job.status().state();
   const absl::Time now = clock_.now();
-  if (live.job.status().state() == v1::JOB_STATE_RECOVERING) {
-    if (now >= live.hold_until) {
-      live.hold_until = absl::InfiniteFuture();
-      fleet_.Release(live.job.job_id());
-      FT_CHECK(Move(live, JobEvent::kHoldExpired).ok());
-    }
-    if (now >= live.not_before) {
-      live.not_before = absl::InfinitePast();
-      wants_schedule_ = true;
-    }
-    return;
+  if (state == v1::JOB_STATE_RECOVERING && now >= live.hold_until) {
+    live.hold_until = absl::InfiniteFuture();
+    fleet_.Release(live.job.job_id());
+    FT_CHECK(Move(live, JobEvent::kHoldExpired).ok());
   }
-  if (live.job.status().state() == v1::JOB_STATE_QUEUED &&
-      live.not_before != absl::InfinitePast() && now >= live.not_before) {
+  if (live.not_before != absl::InfinitePast() && now >= live.not_before) {
     live.not_before = absl::InfinitePast();
     wants_schedule_ = true;
   }
   if (!live.attempt.has_value() || now < live.attempt->deadline) return;
-
-  LiveAttempt& attempt = *live.attempt;
-  if (attempt.stopping) {
-    // Nothing more will come; fencing makes it safe to go on.
-    for (Member& member : attempt.members) {
-      if (member.phase == Member::Phase::kEnded) continue;
-      v1::ConnectResponse order;
-      order.mutable_fence()->set_job_id(live.job.job_id());
-      order.mutable_fence()->set_epoch(attempt.epoch);
-      SendTo(member.worker_id, std::move(order));
-      MemberEnded(live, member,
-                  EndedBy(v1::ATTEMPT_CAUSE_STOPPED,
-                          "the worker did not say that it stopped"));
-    }
-    return;
-  }
-  if (live.job.status().state() == v1::JOB_STATE_STARTING) {
-    const std::string message = absl::StrCat(
-        attempt.ready.size(), " of ", AttemptOf(live).placement().ranks_size(),
-        " ranks were ready after ",
-        absl::FormatDuration(timers_.start_timeout));
-    for (Member& member : attempt.members) {
-      // The first slow worker names the attempt; the others are stopped.
-      const bool is_ready = std::ranges::all_of(
-          AttemptOf(live).placement().ranks(), [&](const auto& rank) {
-            return rank.worker_id() != member.worker_id ||
-                   attempt.ready.contains(rank.rank());
-          });
-      if (is_ready || member.phase == Member::Phase::kEnded) continue;
-      v1::ConnectResponse order;
-      order.mutable_stop()->set_job_id(live.job.job_id());
-      order.mutable_stop()->set_epoch(attempt.epoch);
-      order.mutable_stop()->set_reason(message);
-      SendTo(member.worker_id, std::move(order));
-      MemberEnded(live, member,
-                  EndedBy(v1::ATTEMPT_CAUSE_START_TIMEOUT, message));
-      break;
-    }
-    return;
-  }
-  if (live.job.status().state() == v1::JOB_STATE_YIELDING) {
+  if (live.attempt->stopping) {
+    FenceSilent(live);
+  } else if (state == v1::JOB_STATE_STARTING) {
+    TimeOutStart(live);
+  } else if (state == v1::JOB_STATE_YIELDING) {
     // Grace is over: the ranks are killed, what they did since the last
     // checkpoint is lost, and the job waits its turn again.
     StopRest(live, "the grace to yield is over");
+  }
+}
+
+// Nothing more will come from those who were stopped; fencing makes it safe to
+// go on without them.
+void Core::FenceSilent(LiveJob& live) {
+  for (Member& member : live.attempt->members) {
+    if (member.phase == Member::Phase::kEnded) continue;
+    v1::ConnectResponse order;
+    order.mutable_fence()->set_job_id(live.job.job_id());
+    order.mutable_fence()->set_epoch(live.attempt->epoch);
+    SendTo(member.worker_id, std::move(order));
+    MemberEnded(live, member,
+                EndedBy(v1::ATTEMPT_CAUSE_STOPPED,
+                        "the worker did not say that it stopped"));
+  }
+}
+
+// The first slow worker names the attempt; Evaluate stops the others.
+void Core::TimeOutStart(LiveJob& live) {
+  const auto& ranks = AttemptOf(live).placement().ranks();
+  const std::string message = absl::StrCat(
+      live.attempt->ready.size(), " of ", ranks.size(),
+      " ranks were ready after ", absl::FormatDuration(timers_.start_timeout));
+  for (Member& member : live.attempt->members) {
+    const bool is_ready = std::ranges::all_of(ranks, [&](const auto& rank) {
+      return rank.worker_id() != member.worker_id ||
+             live.attempt->ready.contains(rank.rank());
+    });
+    if (is_ready || member.phase == Member::Phase::kEnded) continue;
+    v1::ConnectResponse order;
+    order.mutable_stop()->set_job_id(live.job.job_id());
+    order.mutable_stop()->set_epoch(live.attempt->epoch);
+    order.mutable_stop()->set_reason(message);
+    SendTo(member.worker_id, std::move(order));
+    MemberEnded(live, member,
+                EndedBy(v1::ATTEMPT_CAUSE_START_TIMEOUT, message));
+    return;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -160,33 +161,41 @@ absl::StatusOr<Snapshot> SqliteJobStore::Load() {
   snapshot.incarnation = incarnation_;
   FT_ASSIGN_OR_RETURN(const int64_t last_epoch, MetaInt(db, "last_epoch"));
   snapshot.last_epoch = static_cast<uint64_t>(last_epoch);
-  {
-    FT_ASSIGN_OR_RETURN(
-        SqlStatement key,
-        db.Prepare("SELECT value FROM meta WHERE key = 'cluster_key'"));
-    FT_RETURN_IF_ERROR(key.Step().status());
-    snapshot.cluster_key = key.BytesAt(0);
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement key,
+      db.Prepare("SELECT value FROM meta WHERE key = 'cluster_key'"));
+  FT_RETURN_IF_ERROR(key.Step().status());
+  snapshot.cluster_key = key.BytesAt(0);
+  FT_RETURN_IF_ERROR(LoadJobs(snapshot));
+  FT_RETURN_IF_ERROR(LoadArtifacts(snapshot));
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement marks,
+      db.Prepare("SELECT epoch, worker_id, seq FROM spool_marks"));
+  while (true) {
+    FT_ASSIGN_OR_RETURN(const bool found, marks.Step());
+    if (!found) return snapshot;
+    snapshot.spool_marks.push_back({static_cast<uint64_t>(marks.IntAt(0)),
+                                    marks.BytesAt(1), marks.IntAt(2)});
   }
-  {
-    FT_ASSIGN_OR_RETURN(SqlStatement seq,
-                        db.Prepare("SELECT max(submit_seq) FROM jobs"));
-    FT_RETURN_IF_ERROR(seq.Step().status());
-    snapshot.last_submit_seq = seq.IntAt(0);
-  }
+}
+
+absl::Status SqliteJobStore::LoadJobs(Snapshot& snapshot) {
+  SqliteDb& db = *writer_;
   std::vector<std::string> live;
-  {
-    FT_ASSIGN_OR_RETURN(
-        SqlStatement jobs,
-        db.Prepare("SELECT job_id, state, ended_us IS NULL FROM jobs"));
-    while (true) {
-      FT_ASSIGN_OR_RETURN(const bool found, jobs.Step());
-      if (!found) break;
-      if (jobs.IntAt(2) != 0) {
-        live.push_back(jobs.BytesAt(0));
-      } else {
-        snapshot.ended.push_back(
-            {jobs.BytesAt(0), static_cast<v1::JobState>(jobs.IntAt(1))});
-      }
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement jobs,
+      db.Prepare("SELECT job_id, state, ended_us IS NULL, submit_seq "
+                 "FROM jobs"));
+  while (true) {
+    FT_ASSIGN_OR_RETURN(const bool found, jobs.Step());
+    if (!found) break;
+    snapshot.last_submit_seq =
+        std::max(snapshot.last_submit_seq, jobs.IntAt(3));
+    if (jobs.IntAt(2) != 0) {
+      live.push_back(jobs.BytesAt(0));
+    } else {
+      snapshot.ended.push_back(
+          {jobs.BytesAt(0), static_cast<v1::JobState>(jobs.IntAt(1))});
     }
   }
   for (const std::string& job_id : live) {
@@ -198,27 +207,20 @@ absl::StatusOr<Snapshot> SqliteJobStore::Load() {
     FT_RETURN_IF_ERROR(seq.Text(job_id).Step().status());
     row.last_event_seq = seq.IntAt(0);
   }
-  {
-    FT_ASSIGN_OR_RETURN(SqlStatement artifacts,
-                        db.Prepare("SELECT body, files_sha256 FROM artifacts"));
-    while (true) {
-      FT_ASSIGN_OR_RETURN(const bool found, artifacts.Step());
-      if (!found) break;
-      ArtifactRow& row = snapshot.artifacts.emplace_back();
-      FT_RETURN_IF_ERROR(Parse(artifacts.BytesAt(0), row.artifact, "artifact"));
-      row.files_sha256 = artifacts.BytesAt(1);
-    }
-  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteJobStore::LoadArtifacts(Snapshot& snapshot) {
   FT_ASSIGN_OR_RETURN(
-      SqlStatement marks,
-      db.Prepare("SELECT epoch, worker_id, seq FROM spool_marks"));
+      SqlStatement artifacts,
+      writer_->Prepare("SELECT body, files_sha256 FROM artifacts"));
   while (true) {
-    FT_ASSIGN_OR_RETURN(const bool found, marks.Step());
-    if (!found) break;
-    snapshot.spool_marks.push_back({static_cast<uint64_t>(marks.IntAt(0)),
-                                    marks.BytesAt(1), marks.IntAt(2)});
+    FT_ASSIGN_OR_RETURN(const bool found, artifacts.Step());
+    if (!found) return absl::OkStatus();
+    ArtifactRow& row = snapshot.artifacts.emplace_back();
+    FT_RETURN_IF_ERROR(Parse(artifacts.BytesAt(0), row.artifact, "artifact"));
+    row.files_sha256 = artifacts.BytesAt(1);
   }
-  return snapshot;
 }
 
 // --- Writing -----------------------------------------------------------------

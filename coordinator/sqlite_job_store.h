@@ -64,6 +64,8 @@ class SqliteJobStore : public JobStore {
 
   absl::Status Migrate();
   absl::Status TakeOver();
+  absl::Status LoadJobs(Snapshot& snapshot);
+  absl::Status LoadArtifacts(Snapshot& snapshot);
   absl::Status CheckIncarnation();
   absl::Status WriteBatch(std::span<const Decision> batch);
   absl::Status Write(const PutJob& put);

@@ -9,9 +9,11 @@
 #include <gtest/gtest.h>
 #include <httplib.h>
 
+#include <cstdlib>
 #include <set>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/effect_router.h"
@@ -107,6 +109,25 @@ class DoorTest : public ::testing::Test {
   TestDir dir_;
   std::unique_ptr<Coordinator> coordinator_;
 };
+
+TEST_F(DoorTest, PromtoolFindsNoFault) {
+  const char* cache = std::getenv("FT_CACHE");
+  const char* home = std::getenv("HOME");
+  const std::string promtool =
+      (cache != nullptr
+           ? std::string(cache)
+           : absl::StrCat(home == nullptr ? "" : home, "/.cache/ft")) +
+      "/prometheus/usr/bin/promtool";
+  if (!Exists(promtool)) GTEST_SKIP() << "no " << promtool;
+  std::string text;
+  ASSERT_EQ(Get("/metrics", coordinator_->admin_token(), &text), 200);
+  const std::string file = dir_ / "metrics.txt";
+  ASSERT_TRUE(WriteFileAtomic(file, text).ok());
+  EXPECT_EQ(
+      std::system(absl::StrCat("'", promtool, "' check metrics < '", file, "'")
+                      .c_str()),
+      0);
+}
 
 TEST_F(DoorTest, OnlyLivezAndReadyzAreFree) {
   EXPECT_EQ(Get("/livez", ""), 200);
