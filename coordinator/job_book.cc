@@ -11,8 +11,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "artifact/manifest.h"
 #include "common/digest.h"
-#include "common/file.h"
 #include "common/id.h"
 #include "common/log.h"
 #include "common/status.h"
@@ -21,7 +21,6 @@
 namespace ft {
 namespace {
 
-constexpr int64_t kMaxManifestBytes = 4 << 20;
 constexpr size_t kMaxMissingNamed = 10;
 
 absl::Status InvalidRequest(absl::string_view message) {
@@ -343,20 +342,10 @@ absl::StatusOr<v1::Manifest> JobBook::ReadManifest(const std::string& sha256) {
                        {{"missing", sha256}});
   }
   if (!bytes.ok()) return bytes.status();
-  v1::Manifest manifest;
-  if (!manifest.ParseFromString(*bytes)) {
-    return InvalidRequest(absl::StrCat("blob ", sha256, " is no manifest"));
-  }
+  absl::StatusOr<v1::Manifest> manifest = ParseManifest(*bytes);
+  if (!manifest.ok()) return InvalidRequest(manifest.status().message());
   std::vector<std::string> missing;
-  std::string last_path;
-  for (const v1::FileEntry& file : manifest.files()) {
-    if (!IsSafeRelativePath(file.path()) || file.path() <= last_path ||
-        !IsSha256Hex(file.sha256()) || file.bytes() < 0) {
-      return InvalidRequest(absl::StrCat("manifest: file '", file.path(),
-                                         "' is unsafe, out of order or has no "
-                                         "digest"));
-    }
-    last_path = file.path();
+  for (const v1::FileEntry& file : manifest->files()) {
     if (!parts_.blobs.Has(file.sha256()) && missing.size() < kMaxMissingNamed) {
       missing.push_back(absl::StrCat(file.path(), " (", file.sha256(), ")"));
     }

@@ -2,6 +2,8 @@
 //
 // Files over the wire: resumed, verified, fenced, named.
 
+#include "artifact/manifest.h"
+#include "artifact/transfer.h"
 #include "tests/coordinator/service_world.h"
 
 namespace ft {
@@ -107,6 +109,35 @@ TEST_F(ServiceTest, AnUploadGoesOnWhereItBrokeOffEvenOverARestart) {
   }
   EXPECT_TRUE(stream->Finish().ok());
   EXPECT_TRUE(got == bytes.substr(1'000));
+}
+
+TEST_F(ServiceTest, OurTransferAndOurServerAgree) {
+  const std::string bytes = Bytes(20'000'000);
+  const std::string sha256 = Sha256Hex(bytes);
+  ASSERT_THAT(WriteFileAtomic(dir_ / "weights", bytes), IsOk());
+  ArtifactTransfer transfer(MakeChannel(coordinator_->client_address()),
+                            coordinator_->admin_token());
+  ASSERT_THAT(transfer.UploadFile(dir_ / "weights", sha256, {}), IsOk());
+  ASSERT_THAT(transfer.UploadFile(dir_ / "weights", sha256, {}), IsOk());
+
+  v1::Manifest manifest;
+  manifest.set_kind(v1::ARTIFACT_KIND_DATASET);
+  v1::FileEntry& file = *manifest.add_files();
+  file.set_path("weights");
+  file.set_sha256(sha256);
+  file.set_bytes(static_cast<int64_t>(bytes.size()));
+  const std::string serialized = SerializeManifest(manifest);
+  ASSERT_THAT(transfer.UploadBytes(serialized, {}), IsOk());
+  v1::CommitArtifactRequest commit;
+  commit.set_name("weights");
+  commit.set_manifest_sha256(Sha256Hex(serialized));
+  commit.set_request_id("c-1");
+  ASSERT_THAT(transfer.Commit(commit), IsOk());
+  EXPECT_EQ(transfer.GetByName("weights").value().bytes(), 20'000'000);
+
+  ASSERT_THAT(transfer.Download(sha256, file.bytes(), dir_ / "fetched"),
+              IsOk());
+  EXPECT_TRUE(ReadFile(dir_ / "fetched", 1 << 30).value() == bytes);
 }
 
 TEST_F(ServiceTest, TheServersOffsetRules) {
