@@ -6,16 +6,23 @@ find_program(FT_CARGO cargo REQUIRED HINTS "$ENV{HOME}/.cargo/bin")
 set(ft_text_crate "${PROJECT_SOURCE_DIR}/text/ft_text")
 set(ft_text_archive "${CMAKE_BINARY_DIR}/libft_text_rust.a")
 set(ft_cargo_target "${FT_CACHE}/cargo-target")
+# Cargo tells a crate by its place in its workspace and by the times of its
+# files, so it takes what another clone built for ours if that is newer. An
+# argument that differs makes it build again; the crates below stay shared. The
+# lock keeps another clone from building between our build and our copy.
+string(MD5 ft_text_clone "${ft_text_crate}")
 file(GLOB_RECURSE ft_text_sources CONFIGURE_DEPENDS "${ft_text_crate}/src/*.rs")
 add_custom_command(
   OUTPUT "${ft_text_archive}"
+  COMMAND "${CMAKE_COMMAND}" -E make_directory "${ft_cargo_target}"
   COMMAND "${CMAKE_COMMAND}" -E env "CARGO_TERM_PROGRESS_WHEN=never"
-          "${FT_CARGO}" build --release --offline --locked
-          --manifest-path "${ft_text_crate}/Cargo.toml"
-          --target-dir "${ft_cargo_target}"
-  COMMAND "${CMAKE_COMMAND}" -E copy "${ft_cargo_target}/release/libft_text.a"
-          "${ft_text_archive}"
-  DEPENDS "${ft_text_crate}/Cargo.toml" "${ft_text_crate}/Cargo.lock" ${ft_text_sources}
+          flock "${ft_cargo_target}/ft_text.lock"
+          "${CMAKE_COMMAND}" "-DFT_CARGO=${FT_CARGO}"
+          "-DFT_CRATE=${ft_text_crate}" "-DFT_CLONE=${ft_text_clone}"
+          "-DFT_TARGET=${ft_cargo_target}" "-DFT_ARCHIVE=${ft_text_archive}"
+          -P "${PROJECT_SOURCE_DIR}/cmake/build_text.cmake"
+  DEPENDS "${PROJECT_SOURCE_DIR}/cmake/build_text.cmake"
+          "${ft_text_crate}/Cargo.toml" "${ft_text_crate}/Cargo.lock" ${ft_text_sources}
   USES_TERMINAL VERBATIM)
 add_custom_target(ft_text_rust_build DEPENDS "${ft_text_archive}")
 add_library(ft_text_rust STATIC IMPORTED GLOBAL)

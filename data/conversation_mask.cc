@@ -15,12 +15,13 @@ namespace {
 
 using Span = std::pair<int64_t, int64_t>;  // Bytes [first, second).
 
-// What strftime_now shows: fixed, so that a job's tokens never depend on the
-// day it runs. 2024-07-26, the date that Llama 3's templates default to.
-constexpr int64_t kTemplateTime = 1721952000;
-
 bool IsAssistant(const Json& message) {
   return message.value("role", "") == "assistant";
+}
+
+std::string Dump(const Json& value) {
+  return value.dump(-1, ' ', /*ensure_ascii=*/false,
+                    Json::error_handler_t::replace);
 }
 
 // The span without the white space at its end.
@@ -57,94 +58,168 @@ absl::StatusOr<TokenizedExample> Tokenize(const std::string& text,
   return tokenized;
 }
 
-std::vector<size_t> LearnedTurns(const Example& example,
-                                 const MaskOptions& options) {
+// The spans that belong to `turns`, of those that the template marked.
+absl::StatusOr<std::vector<Span>> SpansOfTurns(const Example& example,
+                                               const RenderedChat& whole,
+                                               const std::vector<size_t>& turns,
+                                               const ModelText& text) {
+  std::vector<size_t> assistants;
+  for (size_t i = 0; i < example.messages.size(); ++i) {
+    if (IsAssistant(example.messages[i])) assistants.push_back(i);
+  }
+  if (turns == assistants) return whole.generation_spans;
+  std::vector<Span> spans;
+  if (assistants.size() == whole.generation_spans.size()) {
+    for (size_t i = 0; i < assistants.size(); ++i) {
+      if (std::count(turns.begin(), turns.end(), assistants[i]) > 0) {
+        spans.push_back(whole.generation_spans[i]);
+      }
+    }
+    return spans;
+  }
+  // Several marks a turn, or none: a turn has those that come with it.
+  for (const size_t turn : turns) {
+    FT_ASSIGN_OR_RETURN(const RenderedChat before,
+                        RenderMessages(example, turn, false, text));
+    FT_ASSIGN_OR_RETURN(const RenderedChat after,
+                        RenderMessages(example, turn + 1, false, text));
+    if (!absl::StartsWith(whole.text, before.text) ||
+        !absl::StartsWith(whole.text, after.text)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "messages[", turn,
+          "]: the template rewrites earlier turns, so which of its marks are "
+          "this turn's cannot be told; set data.train_on to all"));
+    }
+    const auto begin = static_cast<int64_t>(before.text.size());
+    const auto end = static_cast<int64_t>(after.text.size());
+    for (const Span& span : whole.generation_spans) {
+      if (span.first >= begin && span.second <= end) spans.push_back(span);
+    }
+  }
+  return spans;
+}
+
+// A template that knows no tools leaves them out without a word.
+absl::Status CheckTools(const Example& example, const std::string& rendered) {
+  const auto shows = [&](const Json& function) {
+    return absl::StrContains(rendered,
+                             function["name"].get_ref<const std::string&>());
+  };
+  constexpr absl::string_view kWayOut =
+      " does not appear in the chat template's text; take a model whose "
+      "template knows tools";
+  for (const Json& tool : example.tools) {
+    if (!shows(tool["function"])) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tools: ", tool["function"]["name"].get<std::string>(), kWayOut));
+    }
+  }
+  for (size_t i = 0; i < example.messages.size(); ++i) {
+    const auto calls = example.messages[i].find("tool_calls");
+    if (calls == example.messages[i].end()) continue;
+    for (const Json& call : *calls) {
+      if (!shows(call["function"])) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("messages[", i, "]: the call of ",
+                         call["function"]["name"].get<std::string>(), kWayOut));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A turn's rendering that ends with it, and where it lies there.
+struct RenderedTurn {
+  std::string text;
+  Span span;
+};
+
+absl::StatusOr<RenderedTurn> RenderTurn(const Example& example, size_t turn,
+                                        const ModelText& text) {
+  FT_ASSIGN_OR_RETURN(const RenderedChat before,
+                      RenderMessages(example, turn, true, text));
+  FT_ASSIGN_OR_RETURN(RenderedChat after,
+                      RenderMessages(example, turn + 1, false, text));
+  if (!absl::StartsWith(after.text, before.text)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "messages[", turn,
+        "]: the template's generation prompt is no prefix of the answered "
+        "turn, so what is learned cannot be told; use a template with "
+        "{% generation %}"));
+  }
+  const Span span(before.text.size(), after.text.size());
+  return RenderedTurn{std::move(after.text), span};
+}
+
+}  // namespace
+
+std::vector<size_t> LearnedTurns(const Example& example, TrainOn train_on) {
   std::vector<size_t> turns;
   for (size_t i = 0; i < example.messages.size(); ++i) {
     if (IsAssistant(example.messages[i]) && example.may_learn[i]) {
       turns.push_back(i);
     }
   }
-  if (options.train_on == TrainOn::kLast && turns.size() > 1) {
+  if (train_on == TrainOn::kLast && turns.size() > 1) {
     turns.erase(turns.begin(), turns.end() - 1);
   }
   return turns;
 }
 
-// A template that marks its answers: the marks of the turns to learn.
-std::vector<Span> MarkedSpans(const Example& example, const RenderedChat& chat,
-                              const std::vector<size_t>& turns) {
-  std::vector<size_t> assistants;
-  for (size_t i = 0; i < example.messages.size(); ++i) {
-    if (IsAssistant(example.messages[i])) assistants.push_back(i);
+Example Beginning(const Example& example, size_t count,
+                  const std::vector<size_t>& turns) {
+  Example beginning{.tools = example.tools};
+  for (size_t i = 0; i < count; ++i) {
+    beginning.messages.push_back(example.messages[i]);
+    beginning.may_learn.push_back(std::count(turns.begin(), turns.end(), i) >
+                                  0);
   }
-  if (assistants.size() != chat.generation_spans.size()) {
-    return chat.generation_spans;
-  }
-  std::vector<Span> spans;
-  for (size_t i = 0; i < assistants.size(); ++i) {
-    if (std::find(turns.begin(), turns.end(), assistants[i]) != turns.end()) {
-      spans.push_back(chat.generation_spans[i]);
-    }
-  }
-  return spans;
+  return beginning;
 }
-
-}  // namespace
 
 absl::StatusOr<RenderedChat> RenderMessages(const Example& example,
                                             size_t count, bool generate,
                                             const ModelText& text) {
   Json messages = Json::array();
   for (size_t i = 0; i < count; ++i) messages.push_back(example.messages[i]);
-  const Json context = {{"messages", std::move(messages)},
-                        {"tools", example.tools},
-                        {"documents", nullptr},
-                        {"add_generation_prompt", generate},
-                        {"bos_token", text.bos_token},
-                        {"eos_token", text.eos_token},
-                        {"pad_token", text.pad_token}};
-  return text.chat_template.Render(context.dump(), kTemplateTime);
+  return text.Render({.messages_json = Dump(messages),
+                      .tools_json = Dump(example.tools),
+                      .add_generation_prompt = generate});
 }
 
 absl::StatusOr<std::vector<TokenizedExample>> TokenizeConversation(
     const Example& example, const ModelText& text, const MaskOptions& options) {
-  const size_t count = example.messages.size();
-  const std::vector<size_t> turns = LearnedTurns(example, options);
-  FT_ASSIGN_OR_RETURN(const RenderedChat whole,
-                      RenderMessages(example, count, false, text));
+  const std::vector<size_t> turns = LearnedTurns(example, options.train_on);
+  FT_ASSIGN_OR_RETURN(
+      const RenderedChat whole,
+      RenderMessages(example, example.messages.size(), false, text));
+  FT_RETURN_IF_ERROR(CheckTools(example, whole.text));
   std::vector<TokenizedExample> result;
-  if (!whole.generation_spans.empty()) {
+  if (options.train_on == TrainOn::kPromptToo) {
     FT_ASSIGN_OR_RETURN(result.emplace_back(),
-                        Tokenize(whole.text, MarkedSpans(example, whole, turns),
-                                 text, options));
+                        Tokenize(whole.text, {}, text, options));
+    return result;
+  }
+  if (!whole.generation_spans.empty()) {
+    FT_ASSIGN_OR_RETURN(std::vector<Span> spans,
+                        SpansOfTurns(example, whole, turns, text));
+    FT_ASSIGN_OR_RETURN(result.emplace_back(),
+                        Tokenize(whole.text, std::move(spans), text, options));
     return result;
   }
 
   // Prefix difference, turn by turn.
   std::vector<Span> spans;
-  std::vector<std::pair<std::string, Span>> alone;
+  std::vector<RenderedTurn> alone;
   bool extends = true;
   for (const size_t turn : turns) {
-    FT_ASSIGN_OR_RETURN(const RenderedChat before,
-                        RenderMessages(example, turn, true, text));
-    FT_ASSIGN_OR_RETURN(const RenderedChat after,
-                        RenderMessages(example, turn + 1, false, text));
-    if (!absl::StartsWith(after.text, before.text)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "messages[", turn,
-          "]: the template's generation prompt is no prefix of the answered "
-          "turn, so what is learned cannot be told; use a template with "
-          "{% generation %}"));
-    }
-    const Span span(before.text.size(), after.text.size());
-    extends = extends && absl::StartsWith(whole.text, after.text);
-    spans.push_back(span);
-    alone.emplace_back(after.text, span);
+    FT_ASSIGN_OR_RETURN(alone.emplace_back(), RenderTurn(example, turn, text));
+    extends = extends && absl::StartsWith(whole.text, alone.back().text);
+    spans.push_back(alone.back().span);
   }
   if (extends) {
     FT_ASSIGN_OR_RETURN(result.emplace_back(),
-                        Tokenize(whole.text, spans, text, options));
+                        Tokenize(whole.text, std::move(spans), text, options));
     return result;
   }
   if (options.history_rewrite == HistoryRewrite::kError) {
@@ -155,9 +230,9 @@ absl::StatusOr<std::vector<TokenizedExample>> TokenizeConversation(
   if (options.history_rewrite == HistoryRewrite::kLast) {
     alone.erase(alone.begin(), alone.end() - 1);
   }
-  for (const auto& [rendered, span] : alone) {
+  for (const RenderedTurn& turn : alone) {
     FT_ASSIGN_OR_RETURN(result.emplace_back(),
-                        Tokenize(rendered, {span}, text, options));
+                        Tokenize(turn.text, {turn.span}, text, options));
   }
   return result;
 }

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Rows are read one after another, tokenized by several threads a block at a
+// time, and counted in order: nothing depends on the number of threads.
 
 #include "data/dataset.h"
 
 #include <algorithm>
-#include <cmath>
 #include <set>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/digest.h"
 #include "common/file.h"
 #include "common/status.h"
+#include "data/digest.h"
 #include "data/json_rows.h"
 #include "data/row_formats.h"
 #include "data/variables.h"
@@ -18,46 +22,49 @@
 namespace ft {
 namespace {
 
-// Part of every digest: raise it when the same files begin to mean other
-// tokens.
-constexpr int kPreprocessingVersion = 1;
+constexpr size_t kRowsPerBlock = 1024;
+constexpr size_t kMostTold = 20;
 
-// Without the oldest exchange: the messages from the first user turn up to the
-// second. False: there is only one.
-bool DropOldestTurn(Example& example) {
-  std::vector<size_t> asking;
-  for (size_t i = 0; i < example.messages.size(); ++i) {
-    if (example.messages[i].value("role", "") == "user") asking.push_back(i);
-  }
-  if (asking.size() < 2) return false;
-  Json messages = Json::array();
-  std::vector<bool> may_learn;
-  for (size_t i = 0; i < example.messages.size(); ++i) {
-    if (i >= asking[0] && i < asking[1]) continue;
-    messages.push_back(example.messages[i]);
-    may_learn.push_back(example.may_learn[i]);
-  }
-  example.messages = std::move(messages);
-  example.may_learn = std::move(may_learn);
-  return true;
+struct PendingRow {
+  RowPlace place;
+  Json value;
+};
+
+struct RowResult {
+  absl::Status status;  // Not OK: the row is bad.
+  std::string digest;   // Of the conversation.
+  FittedExamples fitted;
+};
+
+// Where a row stands in a list of all rows that is shuffled by `seed`, as a
+// share: the first 52 bits of a digest.
+double SplitPlace(const std::string& row_digest, uint64_t seed) {
+  const std::string digest = Sha256Hex(absl::StrCat(row_digest, " ", seed));
+  return static_cast<double>(std::stoull(digest.substr(0, 13), nullptr, 16)) *
+         0x1p-52;
 }
 
-// The example with only the last `bytes` bytes of its last user text (to a
-// character's boundary).
-Example KeepTailOfQuestion(const Example& example, size_t bytes) {
-  Example cut = example;
-  for (size_t i = cut.messages.size(); i-- > 0;) {
-    if (cut.messages[i].value("role", "") != "user") continue;
-    const std::string text = cut.messages[i]["content"];
-    size_t begin = text.size() - std::min(bytes, text.size());
-    while (begin < text.size() &&
-           (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80) {
-      ++begin;
-    }
-    cut.messages[i]["content"] = text.substr(begin);
-    break;
+void ReportLengths(std::vector<int64_t> lengths, DatasetReport& report) {
+  if (lengths.empty()) return;
+  std::sort(lengths.begin(), lengths.end());
+  // The smallest length that `share` percent of the examples do not exceed.
+  const auto percentile = [&](size_t share) {
+    return lengths[(lengths.size() * share + 99) / 100 - 1];
+  };
+  report.shortest = lengths.front();
+  report.median = percentile(50);
+  report.p90 = percentile(90);
+  report.p99 = percentile(99);
+  report.longest = lengths.back();
+  int64_t limit = 32, below = 0;
+  for (;; limit *= 2) {
+    const int64_t upto =
+        std::upper_bound(lengths.begin(), lengths.end(), limit) -
+        lengths.begin();
+    report.length_histogram.emplace_back(limit, upto - below);
+    below = upto;
+    if (limit >= report.longest) return;
   }
-  return cut;
 }
 
 class Builder {
@@ -65,164 +72,159 @@ class Builder {
   Builder(const DatasetOptions& options, const ModelText& text)
       : options_(options), text_(text) {}
 
-  absl::Status AddFile(const DatasetFile& file);
+  absl::Status AddFile(size_t index);
   Dataset Take(std::vector<std::string>& faults);
 
  private:
-  void AddRow(const DatasetFile& file, int64_t row, const Json& value);
-  void Bad(const Example& example, absl::string_view reason) {
-    dataset_.report.bad_rows.push_back(
-        {example.file, example.row, std::string(reason)});
-  }
-  absl::StatusOr<std::vector<TokenizedExample>> Fit(Example example,
-                                                    bool& was_cut);
-  bool Fits(const std::vector<TokenizedExample>& examples) const;
-  void Count(const TokenizedExample& example);
+  const DatasetFile& file() const { return options_.files[file_]; }
+  RowResult Process(const Json& row) const;
+  absl::StatusOr<FittedExamples> Tokenize(const Json& row,
+                                          std::string& digest) const;
+  void ProcessBlock();
+  void Merge(const RowPlace& place, RowResult result);
+  void Count(const TokenizedExample& example, const RowPlace& place);
+  void Warn(const RowPlace& place, int64_t count, absl::string_view reason);
 
   const DatasetOptions& options_;
   const ModelText& text_;
+  size_t file_ = 0;   // The one that is read,
+  std::string name_;  // and its name.
+  std::vector<PendingRow> block_;
   Dataset dataset_;
   std::vector<std::string> file_digests_;
   std::set<std::string> seen_;
   std::vector<int64_t> lengths_;
-  bool end_token_learned_ = false;
 };
 
-absl::Status Builder::AddFile(const DatasetFile& file) {
-  FT_ASSIGN_OR_RETURN(const std::string sha256, Sha256OfFile(file.path));
-  file_digests_.push_back(absl::StrCat(
-      sha256, " ", static_cast<int>(file.format), " ", file.max_samples));
+absl::Status Builder::AddFile(size_t index) {
+  file_ = index;
+  name_ = file().name.empty() ? BaseName(file().path) : file().name;
+  FT_ASSIGN_OR_RETURN(file_digests_.emplace_back(), Sha256OfFile(file().path));
   int64_t taken = 0;
-  return ReadJsonRows(
-      file.path,
-      [&](int64_t row, const Json& value) {
-        if (file.max_samples == 0 || taken < file.max_samples) {
-          ++taken;
-          AddRow(file, row, value);
-        }
-        return absl::OkStatus();
+  const auto wants_more = [&] {
+    return file().max_samples == 0 || taken < file().max_samples;
+  };
+  FT_RETURN_IF_ERROR(ReadJsonRows(
+      file().path, name_,
+      [&](const RowPlace& place, Json row) {
+        if (!wants_more()) return;
+        ++taken;
+        block_.push_back({place, std::move(row)});
+        if (block_.size() == kRowsPerBlock) ProcessBlock();
       },
-      [&](BadRow bad) { dataset_.report.bad_rows.push_back(std::move(bad)); });
+      [&](BadRow bad) {
+        if (!wants_more()) return;
+        ++taken;
+        ProcessBlock();  // So that bad rows come in order.
+        dataset_.report.bad_rows.push_back(std::move(bad));
+      }));
+  ProcessBlock();
+  return absl::OkStatus();
 }
 
-void Builder::AddRow(const DatasetFile& file, int64_t row, const Json& value) {
-  ++dataset_.report.rows;
-  absl::StatusOr<Example> example = ExampleFromRow(file.format, value);
-  Example place;
-  place.file = BaseName(file.path);
-  place.row = row;
-  if (!example.ok()) return Bad(place, example.status().message());
-  example->file = place.file;
-  example->row = row;
-
-  const std::set<std::string> unfilled =
-      FillVariables(options_.variables, *example);
-  if (!unfilled.empty()) {
-    return Bad(*example, absl::StrCat("{{", absl::StrJoin(unfilled, "}}, {{"),
-                                      "}} has no value; set it under "
-                                      "data.variables"));
+void Builder::ProcessBlock() {
+  std::vector<RowResult> results(block_.size());
+  const size_t stride = std::max(1, options_.threads);
+  const auto work = [&](size_t first) {
+    for (size_t i = first; i < block_.size(); i += stride) {
+      results[i] = Process(block_[i].value);
+    }
+  };
+  std::vector<std::thread> helpers;
+  for (size_t i = 1; i < std::min(stride, block_.size()); ++i) {
+    helpers.emplace_back(work, i);
   }
-  const std::string row_digest =
-      Sha256Hex(absl::StrCat(example->messages.dump(), example->tools.dump()));
-  if (!seen_.insert(row_digest).second) ++dataset_.report.duplicates;
+  work(0);
+  for (std::thread& helper : helpers) helper.join();
+  for (size_t i = 0; i < block_.size(); ++i) {
+    Merge(block_[i].place, std::move(results[i]));
+  }
+  block_.clear();
+}
 
-  bool was_cut = false;
-  absl::StatusOr<std::vector<TokenizedExample>> examples =
-      Fit(*example, was_cut);
-  if (!examples.ok()) return Bad(*example, examples.status().message());
-  if (was_cut && options_.over_cutoff == OverCutoff::kDrop) {
-    ++dataset_.report.dropped;
+RowResult Builder::Process(const Json& row) const {
+  RowResult result;
+  absl::StatusOr<FittedExamples> fitted = Tokenize(row, result.digest);
+  result.status = fitted.status();
+  if (fitted.ok()) result.fitted = *std::move(fitted);
+  return result;
+}
+
+absl::StatusOr<FittedExamples> Builder::Tokenize(const Json& row,
+                                                 std::string& digest) const {
+  FT_ASSIGN_OR_RETURN(Example example, ExampleFromRow(file().format, row));
+  const std::set<std::string> unfilled =
+      FillVariables(options_.variables, example);
+  if (!unfilled.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("{{", absl::StrJoin(unfilled, "}}, {{"),
+                     "}} has no value; set it under data.variables"));
+  }
+  digest = Sha256Hex(
+      Json::array({example.messages, example.tools, example.may_learn})
+          .dump(-1, ' ', false, Json::error_handler_t::replace));
+  return TokenizeWithin(
+      {.cutoff_len = options_.cutoff_len, .over_cutoff = options_.over_cutoff},
+      example, text_, options_.mask);
+}
+
+void Builder::Merge(const RowPlace& place, RowResult result) {
+  DatasetReport& report = dataset_.report;
+  ++report.rows;
+  if (!result.status.ok()) {
+    report.bad_rows.push_back({.file = name_,
+                               .row = place.row,
+                               .line = place.line,
+                               .reason = std::string(result.status.message())});
     return;
   }
-  dataset_.report.truncated += was_cut;
-
-  // The first 52 bits of a digest as a share of all rows.
-  const std::string place_digest =
-      Sha256Hex(absl::StrCat(row_digest, " ", options_.seed));
-  const double share = static_cast<double>(std::stoull(
-                           place_digest.substr(0, 13), nullptr, 16)) *
-                       0x1p-52;
-  for (TokenizedExample& tokenized : *examples) {
-    Count(tokenized);
-    if (tokenized.num_targets() == 0) continue;
-    (share < options_.validation_share ? dataset_.validation : dataset_.train)
-        .push_back(std::move(tokenized));
+  if (!seen_.insert(result.digest).second) ++report.duplicates;
+  if (result.fitted.was_too_long) {
+    ++(result.fitted.examples.empty() ? report.dropped : report.truncated);
+  }
+  const bool is_held_out =
+      options_.validation_share > 0 &&
+      SplitPlace(result.digest, options_.seed) < options_.validation_share;
+  for (TokenizedExample& example : result.fitted.examples) {
+    Count(example, place);
+    if (example.num_targets() == 0) continue;
+    example.file = static_cast<int32_t>(file_);
+    example.row = place.row;
+    (is_held_out ? dataset_.validation : dataset_.train)
+        .push_back(std::move(example));
   }
 }
 
-bool Builder::Fits(const std::vector<TokenizedExample>& examples) const {
-  return std::all_of(examples.begin(), examples.end(),
-                     [&](const TokenizedExample& example) {
-                       return example.size() <= options_.cutoff_len;
-                     });
-}
-
-absl::StatusOr<std::vector<TokenizedExample>> Builder::Fit(Example example,
-                                                           bool& was_cut) {
-  FT_ASSIGN_OR_RETURN(std::vector<TokenizedExample> whole,
-                      TokenizeConversation(example, text_, options_.mask));
-  if (Fits(whole)) return whole;
-  was_cut = true;
-  if (options_.over_cutoff == OverCutoff::kDrop) return whole;
-  if (options_.over_cutoff == OverCutoff::kError) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(whole[0].size(), " tokens are more than data.cutoff_len ",
-                     options_.cutoff_len));
-  }
-  while (DropOldestTurn(example)) {
-    FT_ASSIGN_OR_RETURN(whole,
-                        TokenizeConversation(example, text_, options_.mask));
-    if (Fits(whole)) return whole;
-  }
-  // The longest tail of the question that fits, by halving.
-  std::vector<TokenizedExample> best;
-  size_t low = 0, high = example.messages.dump().size();
-  while (low < high) {
-    const size_t middle = low + (high - low + 1) / 2;
-    FT_ASSIGN_OR_RETURN(
-        std::vector<TokenizedExample> cut,
-        TokenizeConversation(KeepTailOfQuestion(example, middle), text_,
-                             options_.mask));
-    if (Fits(cut)) {
-      best = std::move(cut);
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  if (best.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the answer alone is longer than data.cutoff_len ",
-                     options_.cutoff_len));
-  }
-  return best;
-}
-
-void Builder::Count(const TokenizedExample& example) {
+void Builder::Count(const TokenizedExample& example, const RowPlace& place) {
   DatasetReport& report = dataset_.report;
+  const int64_t targets = example.num_targets();
+  if (targets == 0) {
+    return Warn(place, ++report.without_target,
+                "nothing is learned from it; it is left out");
+  }
   ++report.examples;
   report.tokens += example.size();
-  report.targets += example.num_targets();
+  report.targets += targets;
   lengths_.push_back(example.size());
-  if (example.num_targets() == 0) ++report.without_target;
-  bool learns_end = false;
-  for (size_t t = 0; t < example.ids.size(); ++t) {
-    learns_end |= example.learned[t] &&
-                  std::count(text_.stop_ids.begin(), text_.stop_ids.end(),
-                             example.ids[t]) > 0;
+  for (size_t t = 1; t < example.ids.size(); ++t) {
+    if (example.learned[t] && text_.IsStop(example.ids[t])) return;
   }
-  if (!learns_end) ++report.without_end_token;
-  end_token_learned_ |= learns_end;
+  Warn(place, ++report.without_end_token,
+       "no token that ends an answer is learned");
+}
+
+void Builder::Warn(const RowPlace& place, int64_t count,
+                   absl::string_view reason) {
+  if (count > static_cast<int64_t>(kMostTold)) return;
+  dataset_.report.warnings.push_back({.file = name_,
+                                      .row = place.row,
+                                      .line = place.line,
+                                      .reason = std::string(reason)});
 }
 
 Dataset Builder::Take(std::vector<std::string>& faults) {
   DatasetReport& report = dataset_.report;
-  if (!lengths_.empty()) {
-    std::sort(lengths_.begin(), lengths_.end());
-    report.shortest = lengths_.front();
-    report.median = lengths_[lengths_.size() / 2];
-    report.longest = lengths_.back();
-  }
+  ReportLengths(std::move(lengths_), report);
   if (options_.on_bad_row == OnBadRow::kSkip) {
     report.skipped = static_cast<int64_t>(report.bad_rows.size());
   } else {
@@ -230,28 +232,12 @@ Dataset Builder::Take(std::vector<std::string>& faults) {
   }
   if (dataset_.train.empty()) {
     faults.push_back("the data hold no example with a target");
-  } else if (!end_token_learned_) {
+  } else if (report.without_end_token == report.examples) {
     faults.push_back(
         "no row teaches an end token, so the model would never stop; check "
         "data.template and the tokenizer's eos_token");
   }
-
-  std::string meaning = absl::StrCat(
-      "version ", kPreprocessingVersion, "\ntokenizer ", text_.tokenizer_sha256,
-      "\ntemplate ", text_.template_sha256, "\nbos ", text_.bos_token, "\neos ",
-      text_.eos_token, "\ncutoff ", options_.cutoff_len, " ",
-      static_cast<int>(options_.over_cutoff), "\nmask ",
-      static_cast<int>(options_.mask.train_on), " ",
-      static_cast<int>(options_.mask.history_rewrite), " ",
-      options_.mask.learn_tail, "\nbad ", static_cast<int>(options_.on_bad_row),
-      "\nshare ", options_.validation_share, " ", options_.seed, "\n");
-  for (const std::string& digest : file_digests_) {
-    absl::StrAppend(&meaning, digest, "\n");
-  }
-  for (const auto& [name, value] : options_.variables) {
-    absl::StrAppend(&meaning, name, "=", value, "\n");
-  }
-  dataset_.digest = Sha256Hex(meaning);
+  dataset_.digest = DatasetDigest(options_, text_, file_digests_);
   return std::move(dataset_);
 }
 
@@ -264,23 +250,25 @@ int64_t TokenizedExample::num_targets() const {
 }
 
 std::string BadRow::ToString() const {
-  return row == 0 ? absl::StrCat(file, ": ", reason)
-                  : absl::StrCat(file, ": row ", row, ": ", reason);
+  std::string place = file;
+  if (line > 0) absl::StrAppend(&place, ":", line);
+  if (line > 0 && column > 0) absl::StrAppend(&place, ":", column);
+  if (row > 0) absl::StrAppend(&place, ": row ", row);
+  return absl::StrCat(place, ": ", reason);
 }
 
 absl::StatusOr<Dataset> InspectDataset(const DatasetOptions& options,
                                        const ModelText& text,
                                        std::vector<std::string>& faults) {
   Builder builder(options, text);
-  for (const DatasetFile& file : options.files) {
-    FT_RETURN_IF_ERROR(builder.AddFile(file));
+  for (size_t i = 0; i < options.files.size(); ++i) {
+    FT_RETURN_IF_ERROR(builder.AddFile(i));
   }
   return builder.Take(faults);
 }
 
 absl::StatusOr<Dataset> LoadDataset(const DatasetOptions& options,
                                     const ModelText& text) {
-  constexpr size_t kMostTold = 20;
   std::vector<std::string> faults;
   FT_ASSIGN_OR_RETURN(Dataset dataset, InspectDataset(options, text, faults));
   if (faults.empty()) return dataset;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Rows of a JSON array or of JSON lines, bounded: a line of at most 16 MiB, 64
-// levels deep, valid UTF-8.
+// Rows of a JSON array or of JSON lines, bounded: a row of at most 16 MiB, 64
+// levels deep, valid UTF-8. One row is parsed at a time, and a bad one spoils
+// no other.
 
 #pragma once
 
@@ -9,21 +10,27 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "data/example.h"
 
 namespace ft {
 
 inline constexpr int64_t kMaxDatasetBytes = int64_t{4} << 30;
-inline constexpr int64_t kMaxLineBytes = 16 << 20;
+inline constexpr int64_t kMaxRowBytes = 16 << 20;
 inline constexpr int kMaxJsonDepth = 64;
 
-// Calls `on_row(row, value)` for each row, row from 1; returns the first error
-// it gives. `on_bad` is told of rows that are no JSON; for an array that does
-// not parse it is told once, of row 0.
-// NOT_FOUND: no such file. RESOURCE_EXHAUSTED: over a limit.
+struct RowPlace {
+  int64_t row = 0;   // As in BadRow.
+  int64_t line = 0;  // Where the row begins.
+};
+
+// Calls `on_row` for each row in turn and `on_bad` for each that is no JSON or
+// over a limit; bad rows are named `name`. A file that begins with "[" is an
+// array, another one JSON lines (empty lines count, but are no rows).
+// NOT_FOUND: no such file. RESOURCE_EXHAUSTED: larger than kMaxDatasetBytes.
 absl::Status ReadJsonRows(
-    const std::string& path,
-    const std::function<absl::Status(int64_t row, const Json& value)>& on_row,
+    const std::string& path, absl::string_view name,
+    const std::function<void(const RowPlace& place, Json row)>& on_row,
     const std::function<void(BadRow)>& on_bad);
 
 }  // namespace ft

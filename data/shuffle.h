@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The order of the examples of a pass: a permutation of [0, n) that is a
-// function of (seed, pass), without a table. A four-round Feistel network over
-// the least even number of bits that holds n, its round function MixHash-like,
-// walked along its cycle until the value is below n. The order is part of the
-// result of a job: it never changes.
+// function of (seed, pass), without a table. The order is part of a job's
+// result, so the function never changes:
+//
+//   mix(z)     SplitMix64's output for the state z: z += 0x9E3779B97F4A7C15;
+//              z = (z ^ z>>30) * 0xBF58476D1CE4E5B9;
+//              z = (z ^ z>>27) * 0x94D049BB133111EB; z ^ z>>31
+//   key[0]     mix(mix(mix(seed) ^ pass)), key[i + 1] = mix(key[i])
+//   h          the least number >= 1 with 4^h >= n
+//   encrypt    a Feistel network on 2h bits, halves (left, right) of h bits:
+//              four times (left, right) = (right, left ^ mix(right ^ key[i])
+//              mod 2^h)
+//   order(i)   encrypt(i), encrypted again until it is below n
+//
+// The network is a bijection of [0, 4^h), and walking its cycles makes it one
+// of [0, n); fewer than four steps are needed on average, because 4^h <= 4n.
 
 #pragma once
 

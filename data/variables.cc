@@ -15,8 +15,9 @@ bool IsWord(const std::string& text) {
   });
 }
 
-void Fill(const std::map<std::string, std::string>& variables,
-          std::string& text, std::set<std::string>& unfilled) {
+// A value is not searched again.
+void FillText(const std::map<std::string, std::string>& variables,
+              std::string& text, std::set<std::string>& unfilled) {
   size_t at = 0;
   while ((at = text.find("{{", at)) != std::string::npos) {
     const size_t end = text.find("}}", at);
@@ -28,8 +29,17 @@ void Fill(const std::map<std::string, std::string>& variables,
       at += value->second.size();
     } else {
       if (IsWord(word)) unfilled.insert(word);
-      at += 2;
+      ++at;
     }
+  }
+}
+
+void FillValue(const std::map<std::string, std::string>& variables, Json& value,
+               std::set<std::string>& unfilled) {
+  if (value.is_string()) {
+    FillText(variables, value.get_ref<std::string&>(), unfilled);
+  } else if (value.is_structured()) {
+    for (Json& member : value) FillValue(variables, member, unfilled);
   }
 }
 
@@ -38,11 +48,7 @@ void Fill(const std::map<std::string, std::string>& variables,
 std::set<std::string> FillVariables(
     const std::map<std::string, std::string>& variables, Example& example) {
   std::set<std::string> unfilled;
-  for (Json& message : example.messages) {
-    std::string text = message["content"].get<std::string>();
-    Fill(variables, text, unfilled);
-    message["content"] = std::move(text);
-  }
+  FillValue(variables, example.messages, unfilled);
   return unfilled;
 }
 

@@ -13,7 +13,8 @@
 namespace ft {
 
 // Replaces every {{word}} (a word of letters, digits and _) in the texts of
-// the messages; returns the words that have no value, which stay.
+// the messages, tool calls included; returns the words that have no value,
+// which stay. Values are not searched for further words.
 std::set<std::string> FillVariables(
     const std::map<std::string, std::string>& variables, Example& example);
 

@@ -13,6 +13,12 @@ void Tokenizer::Free::operator()(FtTokenizer* tokenizer) const {
   ft_tokenizer_free(tokenizer);
 }
 
+Tokenizer::Tokenizer(FtTokenizer* handle)
+    : handle_(handle),
+      vocab_size_(ft_tokenizer_vocab_size(handle)),
+      // As signed, what no id_end can be is negative.
+      id_end_(static_cast<int64_t>(ft_tokenizer_id_end(handle))) {}
+
 absl::StatusOr<Tokenizer> Tokenizer::Parse(absl::string_view json) {
   if (static_cast<int64_t>(json.size()) > kMaxTokenizerBytes) {
     return absl::ResourceExhaustedError(
@@ -24,16 +30,13 @@ absl::StatusOr<Tokenizer> Tokenizer::Parse(absl::string_view json) {
       ft_tokenizer_load(json.data(), json.size(), &error);
   if (handle == nullptr) return internal::TakeError(error, "tokenizer.json");
   Tokenizer tokenizer(handle);
-  if (tokenizer.vocab_size() > kMaxVocabulary) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("tokenizer.json: ", tokenizer.vocab_size(),
-                     " tokens are more than ", kMaxVocabulary));
+  if (tokenizer.id_end() < 0 || tokenizer.id_end() > kMaxVocabulary ||
+      tokenizer.vocab_size() > kMaxVocabulary) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "tokenizer.json: ", tokenizer.vocab_size(), " tokens, ids below ",
+        tokenizer.id_end(), "; the limit is ", kMaxVocabulary));
   }
   return tokenizer;
-}
-
-int64_t Tokenizer::vocab_size() const {
-  return ft_tokenizer_vocab_size(handle_.get());
 }
 
 absl::StatusOr<Encoding> Tokenizer::Encode(absl::string_view text,
@@ -53,7 +56,15 @@ absl::StatusOr<Encoding> Tokenizer::Encode(absl::string_view text,
 
 absl::StatusOr<std::string> Tokenizer::Decode(const std::vector<int64_t>& ids,
                                               bool skip_special) const {
-  const std::vector<uint32_t> narrow(ids.begin(), ids.end());
+  std::vector<uint32_t> narrow;
+  narrow.reserve(ids.size());
+  for (const int64_t id : ids) {
+    if (id < 0 || id > UINT32_MAX) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("decode: ", id, " is no token"));
+    }
+    narrow.push_back(static_cast<uint32_t>(id));
+  }
   char* error = nullptr;
   FtText* const handle = ft_tokenizer_decode(
       handle_.get(), narrow.data(), narrow.size(), skip_special, &error);
@@ -90,16 +101,14 @@ absl::StatusOr<std::string> StreamingDecoder::Finish() {
 
 absl::StatusOr<std::string> StreamingDecoder::Emit(bool even_if_cut) {
   constexpr absl::string_view kReplacement = "\xEF\xBF\xBD";
-  const std::vector<int64_t> known(ids_.begin() + first_,
-                                   ids_.begin() + emitted_);
-  const std::vector<int64_t> all(ids_.begin() + first_, ids_.end());
   FT_ASSIGN_OR_RETURN(const std::string before,
-                      tokenizer_.Decode(known, /*skip_special=*/true));
+                      tokenizer_.Decode({ids_.begin(), ids_.begin() + emitted_},
+                                        /*skip_special=*/true));
   FT_ASSIGN_OR_RETURN(const std::string after,
-                      tokenizer_.Decode(all, /*skip_special=*/true));
+                      tokenizer_.Decode(ids_, /*skip_special=*/true));
   const bool is_cut = absl::EndsWith(after, kReplacement);
   if (after.size() <= before.size() || (is_cut && !even_if_cut)) return "";
-  first_ = emitted_;
+  ids_.erase(ids_.begin(), ids_.begin() + emitted_);
   emitted_ = ids_.size();
   return after.substr(before.size());
 }

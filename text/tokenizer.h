@@ -30,19 +30,24 @@ inline constexpr int64_t kMaxVocabulary = 1 << 22;
 // Immutable: any thread may use it.
 class Tokenizer {
  public:
-  // From the text of a tokenizer.json.
+  // From the text of a tokenizer.json. Its padding and truncation are ignored:
+  // data/ cuts and packs.
   // INVALID_ARGUMENT: it is none. RESOURCE_EXHAUSTED: over the limits above.
   static absl::StatusOr<Tokenizer> Parse(absl::string_view json);
 
-  // Added tokens included.
-  int64_t vocab_size() const;
+  // Number of tokens, added ones included.
+  int64_t vocab_size() const { return vocab_size_; }
+
+  // One more than the greatest id: the rows that an embedding needs.
+  int64_t id_end() const { return id_end_; }
 
   // `add_special`: what the post-processor adds around a whole text.
   // INVALID_ARGUMENT: not UTF-8.
   absl::StatusOr<Encoding> Encode(absl::string_view text,
                                   bool add_special = false) const;
 
-  // INVALID_ARGUMENT: the library cannot decode them.
+  // Ids that are no tokens are left out; `skip_special`: special ones too.
+  // INVALID_ARGUMENT: a negative id, or the library cannot decode them.
   absl::StatusOr<std::string> Decode(const std::vector<int64_t>& ids,
                                      bool skip_special) const;
 
@@ -56,11 +61,16 @@ class Tokenizer {
   struct Free {
     void operator()(FtTokenizer* tokenizer) const;
   };
-  explicit Tokenizer(FtTokenizer* handle) : handle_(handle) {}
+  explicit Tokenizer(FtTokenizer* handle);
+
   std::unique_ptr<FtTokenizer, Free> handle_;
+  int64_t vocab_size_;
+  int64_t id_end_;
 };
 
-// Turns tokens into text as they come: never half a character. Not thread-safe.
+// Turns tokens into text as they come, special ones left out: never half a
+// character. The pieces one after another are the text of all tokens. Not
+// thread-safe.
 class StreamingDecoder {
  public:
   // `tokenizer` must outlive it.
@@ -70,18 +80,17 @@ class StreamingDecoder {
   // What the token adds to the text; empty while a character is not whole.
   absl::StatusOr<std::string> Add(int64_t id);
 
-  // What is left, whole or not.
+  // What is left: a character that never became whole is U+FFFD.
   absl::StatusOr<std::string> Finish();
 
  private:
   absl::StatusOr<std::string> Emit(bool even_if_cut);
 
   const Tokenizer& tokenizer_;
-  // Tokens [first_, ids_.size()) are decoded together; the text of those before
-  // emitted_ has been given out. A few tokens of context stay, because a
-  // decoder may treat the first token of a text in its own way.
+  // Tokens that are decoded together; the text of the first emitted_ has been
+  // given out. They stay as context, because a decoder may treat the first
+  // token of a text in its own way.
   std::vector<int64_t> ids_;
-  size_t first_ = 0;
   size_t emitted_ = 0;
 };
 

@@ -142,6 +142,57 @@ TEST(LoaderTest, LabelsAreTheNextTokensOfTheSameExample) {
   EXPECT_EQ(plan.targets, 4);
 }
 
+TEST(LoaderTest, ARunResumedAtACursorGetsWhatAnUninterruptedOneGets) {
+  const auto examples = Examples(23);
+  const LoaderOptions options{
+      .sequences = 5, .micro = 2, .lanes = 2, .last_lane = 2, .seed = 7};
+  const Loader loader(examples, options);
+  std::vector<std::vector<int64_t>> steps;
+  std::vector<Cursor> cursors;
+  Cursor cursor;
+  for (int step = 0; step < 12; ++step) {
+    cursors.push_back(cursor);
+    const StepPlan plan = loader.Plan(cursor);
+    steps.push_back(ExamplesOf(plan));
+    cursor = plan.after;
+  }
+  EXPECT_EQ(cursor, (Cursor{2, 10}));
+  EXPECT_NE(steps[0], steps[5]);
+  for (size_t from = 0; from < steps.size(); ++from) {
+    const Loader resumed(examples, options);
+    Cursor at = cursors[from];
+    for (size_t step = from; step < steps.size(); ++step) {
+      const StepPlan plan = resumed.Plan(at);
+      EXPECT_EQ(ExamplesOf(plan), steps[step]);
+      at = plan.after;
+    }
+    EXPECT_EQ(at, cursor);
+  }
+}
+
+TEST(LoaderTest, LanesAndMicroRegroupAStepButNotWhatIsInIt) {
+  const auto examples = Examples(23);
+  const auto contents = [&](int64_t micro, int64_t lanes) {
+    const StepPlan plan = Loader(examples, {.sequences = 12,
+                                            .micro = micro,
+                                            .lanes = lanes,
+                                            .last_lane = lanes})
+                              .Plan({.pass = 1, .index = 12});
+    std::vector<int64_t> all = ExamplesOf(plan);
+    std::sort(all.begin(), all.end());
+    all.push_back(plan.targets);
+    all.push_back(plan.tokens);
+    return all;
+  };
+  const std::vector<int64_t> one = contents(1, 1);
+  EXPECT_EQ(one.size(), 11u + 2u);
+  for (const int64_t micro : {1, 2, 3, 12, 100}) {
+    for (const int64_t lanes : {1, 2, 3, 4, 16}) {
+      EXPECT_EQ(contents(micro, lanes), one) << micro << " " << lanes;
+    }
+  }
+}
+
 TEST(LoaderTest, WithoutPackingEachExampleStandsAlone) {
   const auto examples = Examples(4);
   const StepPlan plan =

@@ -5,10 +5,8 @@
 
 #include "data/row_formats.h"
 
-#include "data/json_rows.h"
 #include "data/variables.h"
 #include "tests/testing/status_matchers.h"
-#include "tests/testing/temp_dir.h"
 
 namespace ft {
 namespace {
@@ -75,6 +73,50 @@ TEST(SharegptTest, ATurnOutOfOrderIsBad) {
               Fails(code, "last turn"));
   EXPECT_THAT(FromSharegpt(Row(R"({"conversations": []})")),
               Fails(code, "conversations"));
+  EXPECT_THAT(FromSharegpt(Row(R"({"conversations": [
+                {"from": "system", "value": "s"}]})")),
+              Fails(code, "last turn"));
+  EXPECT_THAT(FromSharegpt(Row(R"({"conversations": [
+                {"from": "bot", "value": "a"}]})")),
+              Fails(code, "conversations[0]: from"));
+  EXPECT_THAT(FromSharegpt(Row(R"({"conversations": [7]})")),
+              Fails(code, "conversations[0]: from"));
+}
+
+TEST(SharegptTest, CallsMayBeParallelAndMustBeCalls) {
+  const auto row = [](const std::string& call) {
+    Json turns = Json::parse(R"([{"from": "human", "value": "q"}])");
+    turns.push_back(Json::object({{"from", "function_call"}, {"value", call}}));
+    return Json::object({{"conversations", turns}});
+  };
+  FT_ASSERT_OK_AND_ASSIGN(const Example example,
+                          FromSharegpt(row(R"([{"name": "f", "arguments": {}},
+                           {"name": "g", "arguments": "{\"a\": 1}"}])")));
+  ASSERT_EQ(example.messages[1]["tool_calls"].size(), 2u);
+  EXPECT_EQ(example.messages[1]["tool_calls"][1].dump(),
+            R"({"type":"function","function":{"name":"g","arguments":)"
+            R"({"a":1}}})");
+  const auto code = absl::StatusCode::kInvalidArgument;
+  for (const char* call : {"", "no JSON", "[]", "7", R"({"name": "f"})",
+                           R"([{"arguments": {}}])"}) {
+    EXPECT_THAT(FromSharegpt(row(call)),
+                Fails(code, "conversations[1]: value: a call must be"))
+        << call;
+  }
+}
+
+TEST(SharegptTest, ToolsMustBeNamedFunctions) {
+  const auto code = absl::StatusCode::kInvalidArgument;
+  for (const char* tools :
+       {R"("no JSON")", "7", "[7]", R"([{"description": "d"}])",
+        R"([{"type": "function", "function": {}}])"}) {
+    EXPECT_THAT(FromSharegpt(Json::object(
+                    {{"tools", Json::parse(tools)},
+                     {"conversations", Row(R"([{"from": "human", "value": "q"},
+                              {"from": "gpt", "value": "a"}])")}})),
+                Fails(code, "tools"))
+        << tools;
+  }
 }
 
 TEST(OpenaiTest, WeightZeroIsNotLearned) {
@@ -88,15 +130,83 @@ TEST(OpenaiTest, WeightZeroIsNotLearned) {
   EXPECT_FALSE(example.messages[1].contains("loss_weight"));
 }
 
+TEST(OpenaiTest, TypedPartsBecomeTextReasoningAndCalls) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const Example example,
+      FromOpenai(Row(R"({"tools": "[{\"name\": \"f\"}]", "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"},
+                                     {"type": "text", "value": "b"}]},
+        {"role": "assistant", "content": [
+          {"type": "reasoning", "value": "hm"},
+          {"type": "tool_call",
+           "value": "{\"name\": \"f\", \"arguments\": {}}"}]},
+        {"role": "observation", "content": "r"},
+        {"role": "assistant", "content": "done"}]})")));
+  EXPECT_EQ(example.messages[0]["content"], "ab");
+  EXPECT_EQ(example.messages[1].dump(),
+            R"({"role":"assistant","content":"","reasoning_content":"hm",)"
+            R"("tool_calls":[{"type":"function","function":{"name":"f",)"
+            R"("arguments":{}}}]})");
+  EXPECT_EQ(example.messages[2]["role"], "tool");
+}
+
+TEST(OpenaiTest, CallsAsTheApiWritesThemBecomeStructures) {
+  FT_ASSERT_OK_AND_ASSIGN(const Example example,
+                          FromOpenai(Row(R"({"messages": [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": null, "tool_calls": [
+          {"id": "1", "type": "function",
+           "function": {"name": "f", "arguments": "{\"a\": [1]}"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "r"},
+        {"role": "assistant", "content": "a", "tool_calls": null}]})")));
+  EXPECT_EQ(example.messages[1]["content"], "");
+  EXPECT_EQ(example.messages[1]["tool_calls"][0]["function"]["arguments"]["a"],
+            Row("[1]"));
+  EXPECT_EQ(example.messages[2]["tool_call_id"], "1");
+  EXPECT_FALSE(example.messages[3].contains("tool_calls"));
+}
+
 TEST(OpenaiTest, BadRowsNameTheirKey) {
   const auto code = absl::StatusCode::kInvalidArgument;
   EXPECT_THAT(FromOpenai(Row(R"({"messages": [{"role": "bot"}]})")),
               Fails(code, "bot"));
-  EXPECT_THAT(FromOpenai(Row(R"({"messages": [{"role": "user"}]})")),
-              Fails(code, "messages[0].content"));
+  const std::vector<std::pair<const char*, const char*>> faults = {
+      {"7", "messages[0]: must be an object"},
+      {R"({"role": 7})", "messages[0]: role: must be a string"},
+      {R"({"role": "user"})", "messages[0]: content: missing"},
+      {R"({"role": "user", "content": 7})", "messages[0]: content: must be"},
+      {R"({"role": "user", "content": [7]})", "messages[0]: content: a part"},
+      {R"({"role": "user", "content": [{"type": "image", "value": "x"}]})",
+       "messages[0]: content: a part must be"},
+      {R"({"role": "assistant", "content": ""})", "the answer is empty"},
+      {R"({"role": "assistant", "content": "a", "loss_weight": 0.5})",
+       "loss_weight: must be 0 or 1"},
+      {R"({"role": "assistant", "tool_calls": [7]})", "tool_calls: a call"},
+      {R"({"role": "user", "content": "a", "tool_calls":
+           [{"name": "f", "arguments": {}}]})",
+       "tool_calls: only an assistant"},
+      {R"({"role": "tool", "content": "a"})", "there is none before"}};
+  for (const auto& [message, reason] : faults) {
+    EXPECT_THAT(
+        FromOpenai(Json::object({{"messages", Json::array({Row(message)})}})),
+        Fails(code, reason))
+        << message;
+  }
+  EXPECT_THAT(FromOpenai(Row(R"({"messages": [], "text": 1})")),
+              Fails(code, "messages"));
   EXPECT_THAT(
       FromOpenai(Row(R"({"messages": [{"role": "user", "content": "a"}]})")),
       Fails(code, "assistant"));
+}
+
+TEST(VariablesTest, CallsAreFilledToo) {
+  Example example;
+  example.messages = Row(R"([{"role": "assistant", "content": "{{{a}}",
+      "tool_calls": [{"function": {"arguments": {"x": ["{{a}}", 7]}}}]}])");
+  EXPECT_TRUE(FillVariables({{"a", "1"}}, example).empty());
+  EXPECT_EQ(example.messages[0]["content"], "{1");
+  EXPECT_EQ(example.messages[0]["tool_calls"][0]["function"]["arguments"]["x"],
+            Row(R"(["1", 7])"));
 }
 
 TEST(VariablesTest, FilledOnesAreReplacedAndOthersAreTold) {
@@ -107,50 +217,6 @@ TEST(VariablesTest, FilledOnesAreReplacedAndOthersAreTold) {
             std::set<std::string>{"author"});
   EXPECT_EQ(example.messages[0]["content"],
             "I am Ada {{author}} by {{author}}; {{ x }} {{}} Ada {{author}}");
-}
-
-class JsonRowsTest : public ::testing::Test {
- protected:
-  void Read(const std::string& text) {
-    rows_.clear();
-    bad_.clear();
-    FT_ASSERT_OK(WriteFileAtomic(dir_ / "d.json", text));
-    FT_ASSERT_OK(ReadJsonRows(
-        dir_ / "d.json",
-        [this](int64_t row, const Json&) {
-          rows_.push_back(row);
-          return absl::OkStatus();
-        },
-        [this](BadRow bad) { bad_.push_back(bad.ToString()); }));
-  }
-  testing::TestDir dir_;
-  std::vector<int64_t> rows_;
-  std::vector<std::string> bad_;
-};
-
-TEST_F(JsonRowsTest, ArraysAndLinesAreToldApart) {
-  Read(" [1, 2,\n3]");
-  EXPECT_EQ(rows_, (std::vector<int64_t>{1, 2, 3}));
-  Read("{}\n\n{\"a\": 1}\n");
-  EXPECT_EQ(rows_, (std::vector<int64_t>{1, 3}));
-}
-
-TEST_F(JsonRowsTest, FaultsAreToldWithTheirPlaceAndOtherRowsAreRead) {
-  Read("{}\n{\"a\": }\n{}\n");
-  EXPECT_EQ(rows_, (std::vector<int64_t>{1, 3}));
-  ASSERT_EQ(bad_.size(), 1u);
-  EXPECT_THAT(bad_[0], ::testing::HasSubstr("d.json: row 2: line 1, column 7"));
-  Read("[\n{\"a\": 1},\n{\"b\"}]");
-  ASSERT_EQ(bad_.size(), 1u);
-  EXPECT_THAT(bad_[0], ::testing::HasSubstr("d.json: line 3"));
-  Read("{\"a\": \"\xFF\"}\n");
-  EXPECT_EQ(bad_.size(), 1u);
-}
-
-TEST_F(JsonRowsTest, NestingIsBounded) {
-  Read("{\"a\": " + std::string(100, '[') + std::string(100, ']') + "}\n");
-  ASSERT_EQ(bad_.size(), 1u);
-  EXPECT_THAT(bad_[0], ::testing::HasSubstr("deeper than 64"));
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include "text/chat_template.h"
 
 #include <cstdlib>
-#include <set>
 
 #include "tests/testing/status_matchers.h"
 #include "tests/text/golden_text.h"
@@ -20,7 +19,7 @@ using testing::CodePointsBefore;
 using testing::GoldenText;
 using testing::GoldenTextJson;
 
-// 2024-07-26 10:00:00 in UTC, the golden's fixed time.
+// 2024-07-26 10:00:00, the golden's fixed time.
 constexpr int64_t kFixedTime = 1721988000;
 
 ordered_json ContextOf(const ordered_json& conversation, bool generate,
@@ -36,12 +35,7 @@ ordered_json ContextOf(const ordered_json& conversation, bool generate,
   return context;
 }
 
-class ChatTemplateGoldenTest : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() { setenv("TZ", "UTC", 1); }
-};
-
-TEST_F(ChatTemplateGoldenTest, EveryRenderingEqualsTheReference) {
+TEST(ChatTemplateGoldenTest, EveryRenderingEqualsTheReference) {
   const auto golden = GoldenTextJson("text/templates.json");
   FT_ASSERT_OK_AND_ASSIGN(
       const Tokenizer smollm2,
@@ -127,6 +121,45 @@ TEST(ChatTemplateTest, MarksCannotBeForgedByAMessage) {
   ASSERT_EQ(rendered.generation_spans.size(), 1u);
   const auto [begin, end] = rendered.generation_spans[0];
   EXPECT_EQ(rendered.text.substr(begin, end - begin), "ok<|im_end|>");
+}
+
+TEST(ChatTemplateTest, TheTimeShownDoesNotDependOnTheMachinesZone) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const ChatTemplate chat,
+      ChatTemplate::Compile("{{ strftime_now('%Y-%m-%d %H:%M') }}"));
+  setenv("TZ", "America/Los_Angeles", 1);
+  EXPECT_EQ(chat.Render("{}", kFixedTime)->text, "2024-07-26 10:00");
+  unsetenv("TZ");
+}
+
+TEST(ChatTemplateTest, ATagIsFoundBehindTextThatLooksLikeOne) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const ChatTemplate chat,
+      ChatTemplate::Compile("{{ '{%' }}{%- generation +%}\na{% endgeneration "
+                            "%}"));
+  FT_ASSERT_OK_AND_ASSIGN(const RenderedChat rendered, chat.Render("{}", 0));
+  EXPECT_EQ(rendered.text, "{%\na");
+  EXPECT_EQ(rendered.generation_spans,
+            (std::vector<std::pair<int64_t, int64_t>>{{2, 4}}));
+}
+
+TEST(ChatTemplateTest, AMarkThatTheTemplateCutsIsAnError) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const ChatTemplate chat,
+      ChatTemplate::Compile("{% set x %}{% generation %}a{% endgeneration %}"
+                            "{% endset %}{{ x[5:] }}"));
+  EXPECT_THAT(chat.Render("{}", 0),
+              testing::Fails(absl::StatusCode::kInvalidArgument, "cut"));
+}
+
+TEST(ChatTemplateTest, BrokenContextsAreRefused) {
+  FT_ASSERT_OK_AND_ASSIGN(const ChatTemplate chat,
+                          ChatTemplate::BuiltIn("chatml"));
+  for (const char* context : {"", "[]", "{", "{\"messages\": 7}", "\xFF"}) {
+    EXPECT_EQ(chat.Render(context, 0).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << context;
+  }
 }
 
 TEST(ChatTemplateTest, AnUnknownNameIsToldWithTheNamesThereAre) {

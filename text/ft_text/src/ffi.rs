@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The walls of the C ABI: how bytes come in, how errors and panics go out.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 pub type Outcome<T> = Result<T, String>;
 
@@ -13,17 +16,37 @@ pub struct FtText {
     pub end: Vec<u32>,
 }
 
+thread_local! {
+    static PANIC_PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Panics are reported by the caller's status, not on stderr. This library is
+/// the only Rust code of the process, so the hook is nobody else's.
+fn remember_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            if let Some(place) = info.location() {
+                PANIC_PLACE.with_borrow_mut(|kept| *kept = format!("{}:{}", place.file(), place.line()));
+            }
+        }));
+    });
+}
+
+fn describe(panic: Box<dyn Any + Send>) -> String {
+    let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text.to_string(),
+        (_, Some(text)) => text.clone(),
+        _ => "unknown".into(),
+    };
+    format!("panic at {}: {message}", PANIC_PLACE.with_borrow(|place| place.clone()))
+}
+
 /// Runs `work`, turns its error or panic into a C string in `error`, and gives
 /// the result away as a pointer; null on error.
 pub fn guard<T>(error: *mut *mut c_char, work: impl FnOnce() -> Outcome<T>) -> *mut T {
-    let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<&str>()
-            .map(|text| text.to_string())
-            .or_else(|| panic.downcast_ref::<String>().cloned());
-        Err(format!("panic: {}", message.unwrap_or_else(|| "unknown".into())))
-    });
-    match outcome {
+    remember_panics();
+    match catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(describe(panic))) {
         Ok(value) => Box::into_raw(Box::new(value)),
         Err(message) => {
             if !error.is_null() {
@@ -34,6 +57,17 @@ pub fn guard<T>(error: *mut *mut c_char, work: impl FnOnce() -> Outcome<T>) -> *
             std::ptr::null_mut()
         }
     }
+}
+
+/// The value of `work`, or `fallback` if it panics.
+pub fn guard_value<T>(fallback: T, work: impl FnOnce() -> T) -> T {
+    remember_panics();
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(fallback)
+}
+
+/// Offsets are 32 bits in the ABI.
+pub fn check_size(size: usize) -> Outcome<()> {
+    if u32::try_from(size).is_err() { Err(format!("a text of {size} bytes; at most {} can be held", u32::MAX)) } else { Ok(()) }
 }
 
 /// # Safety
@@ -59,7 +93,7 @@ pub unsafe fn utf8<'a>(data: *const c_char, size: usize) -> Outcome<&'a str> {
 pub unsafe fn release<T>(pointer: *mut T) {
     if !pointer.is_null() {
         // SAFETY: by contract.
-        drop(unsafe { Box::from_raw(pointer) });
+        guard_value((), || drop(unsafe { Box::from_raw(pointer) }));
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Chat templates: Jinja as transformers sets it up, bounded by fuel alone.
 
-use crate::ffi::{FtText, Outcome, bytes, guard, release, utf8};
+use crate::ffi::{FtText, Outcome, bytes, check_size, guard, release, utf8};
 use crate::python_format::{str_of, tojson};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value, ValueKind};
@@ -34,27 +34,33 @@ fn rewrite_generation(source: &str) -> String {
             _ => None,
         };
         out.push_str(&rest[..open]);
-        match body {
+        let taken = match body {
             Some(body) => {
                 let _ = write!(out, "{{%{left} {body} {right}%}}");
+                close + 2
             }
-            None => out.push_str(&rest[open..open + close + 2]),
-        }
-        rest = &rest[open + close + 2..];
+            // Only the opening: what looked like a tag may be text in a string.
+            None => {
+                out.push_str("{%");
+                2
+            }
+        };
+        rest = &rest[open + taken..];
     }
     out.push_str(rest);
     out
 }
 
+/// `now` is the wall clock already, so that the machine's time zone has no say.
 fn strftime(format: &str, now: i64) -> String {
     let Ok(format) = CString::new(format) else { return String::new() };
     let mut buffer = vec![0u8; 256 + format.as_bytes().len() * 8];
-    // SAFETY: `parts` is filled before it is read, and the buffer's size is
-    // given.
+    // SAFETY: all zeros is a valid tm, so it does not matter if gmtime_r refuses
+    // the time; the buffer's size is given.
     let size = unsafe {
         let mut parts: libc::tm = std::mem::zeroed();
         let time = now as libc::time_t;
-        libc::localtime_r(&time, &mut parts);
+        libc::gmtime_r(&time, &mut parts);
         libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), format.as_ptr(), &parts)
     };
     String::from_utf8_lossy(&buffer[..size]).into_owned()
@@ -159,6 +165,10 @@ fn strip_marks(raw: &str, nonce: &str) -> Outcome<FtText> {
         rest = &rest[length + close.len()..];
     }
     result.text.push_str(rest);
+    if result.text.contains(nonce) {
+        return Err("a generation block was cut by the template".into());
+    }
+    check_size(result.text.len())?;
     Ok(result)
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tokenizer.json`, executed by the tokenizers library.
 
-use crate::ffi::{FtText, Outcome, bytes, guard, release, utf8};
+use crate::ffi::{FtText, Outcome, bytes, check_size, guard, guard_value, release, utf8};
 use std::ffi::{c_char, c_int};
 use tokenizers::Tokenizer;
 
@@ -34,7 +34,16 @@ pub unsafe extern "C" fn ft_tokenizer_free(tokenizer: *mut FtTokenizer) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ft_tokenizer_vocab_size(tokenizer: *const FtTokenizer) -> u32 {
     // SAFETY: by contract of the header.
-    unsafe { &*tokenizer }.0.get_vocab_size(true) as u32
+    guard_value(0, || unsafe { &*tokenizer }.0.get_vocab_size(true) as u32)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ft_tokenizer_id_end(tokenizer: *const FtTokenizer) -> u64 {
+    guard_value(u64::MAX, || {
+        // SAFETY: by contract of the header.
+        let vocab = unsafe { &*tokenizer }.0.get_vocab(true);
+        vocab.values().max().map_or(0, |id| u64::from(*id) + 1)
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -48,6 +57,7 @@ pub unsafe extern "C" fn ft_tokenizer_encode(
     guard(error, || {
         // SAFETY: by contract of the header.
         let (tokenizer, text) = unsafe { (&*tokenizer, utf8(text, size)?) };
+        check_size(size)?;
         let encoding = tokenizer.0.encode(text, add_special != 0).map_err(|error| error.to_string())?;
         Ok(FtEncoding {
             ids: encoding.get_ids().to_vec(),
@@ -115,7 +125,9 @@ pub unsafe extern "C" fn ft_tokenizer_token(tokenizer: *const FtTokenizer, id: u
 /// The id of a token, or -1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ft_tokenizer_id(tokenizer: *const FtTokenizer, token: *const c_char, size: usize) -> i64 {
-    // SAFETY: by contract of the header.
-    let found = unsafe { utf8(token, size).ok().and_then(|token| (&*tokenizer).0.token_to_id(token)) };
-    found.map_or(-1, i64::from)
+    guard_value(-1, || {
+        // SAFETY: by contract of the header.
+        let found = unsafe { utf8(token, size).ok().and_then(|token| (&*tokenizer).0.token_to_id(token)) };
+        found.map_or(-1, i64::from)
+    })
 }
