@@ -1,0 +1,610 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "worker/attempt_runner.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "artifact/manifest.h"
+#include "common/digest.h"
+#include "common/file.h"
+#include "common/grpc_status.h"
+#include "common/id.h"
+#include "common/log.h"
+#include "common/status.h"
+
+namespace ft {
+namespace {
+
+// A rank that says nothing for so long hangs: at least this, and ten of its
+// longest steps (an evaluation or a checkpoint lies between two steps).
+constexpr absl::Duration kLeastHang = absl::Minutes(5);
+constexpr int kHangSteps = 10;
+// Between looks at whether the other workers have stored their shards.
+constexpr absl::Duration kShardPoll = absl::Milliseconds(200);
+
+void Stamp(google::protobuf::Timestamp& stamp) {
+  const absl::Time now = absl::Now();
+  stamp.set_seconds(absl::ToUnixSeconds(now));
+  stamp.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(
+      now - absl::FromUnixSeconds(absl::ToUnixSeconds(now)))));
+}
+
+v1::AttemptEnded EndedBy(v1::AttemptCause cause, const absl::Status& status) {
+  v1::AttemptEnded ended;
+  ended.set_cause(cause);
+  ended.set_status_code(static_cast<int32_t>(status.code()));
+  ended.set_message(std::string(status.message()));
+  return ended;
+}
+
+bool IsStale(const absl::Status& status) {
+  return ReasonOf(status) == "STALE_EPOCH";
+}
+
+}  // namespace
+
+AttemptRunner::AttemptRunner(v1::StartAttempt order, AttemptHost host)
+    : order_(std::move(order)),
+      host_(std::move(host)),
+      dir_(JoinPath(host_.config->jobs_dir(),
+                    absl::StrCat(order_.job_id(), "/", order_.epoch()))) {
+  for (const v1::RankPlacement& place : order_.placement().ranks()) {
+    if (place.worker_id() == host_.config->worker_id) {
+      local_ranks_.push_back(place.rank());
+    }
+  }
+  upload_thread_ = std::thread([this] { UploadLoop(); });
+  thread_ = std::thread([this] { Run(); });
+}
+
+AttemptRunner::~AttemptRunner() {
+  Stop(/*is_fenced=*/true);
+  thread_.join();
+  upload_thread_.join();
+}
+
+v1::AttemptState AttemptRunner::state() const {
+  absl::MutexLock lock(&mutex_);
+  return state_;
+}
+
+int64_t AttemptRunner::step() const {
+  absl::MutexLock lock(&mutex_);
+  return step_;
+}
+
+bool AttemptRunner::is_over() const {
+  absl::MutexLock lock(&mutex_);
+  return over_;
+}
+
+bool AttemptRunner::Stopping() const {
+  absl::MutexLock lock(&mutex_);
+  return stopping_;
+}
+
+v1::AttemptUpdate AttemptRunner::NewUpdate() const {
+  v1::AttemptUpdate update;
+  update.set_job_id(job_id());
+  update.set_epoch(epoch());
+  return update;
+}
+
+void AttemptRunner::SayEnded(v1::AttemptEnded ended) {
+  {
+    absl::MutexLock lock(&mutex_);
+    state_ = v1::ATTEMPT_STATE_ENDED;
+    if (ended.last_step() == 0) ended.set_last_step(step_);
+    if (fenced_) return;
+  }
+  v1::AttemptUpdate update = NewUpdate();
+  *update.mutable_ended() = std::move(ended);
+  host_.update(update);
+}
+
+void AttemptRunner::Warn(const std::string& message) {
+  v1::Event event;
+  event.set_kind(v1::EVENT_KIND_WARNING);
+  event.set_message(message);
+  host_.event(event, nullptr);
+  Log(LogSeverity::kWarn, "worker", "attempt warns",
+      {{"job", job_id()}, {"epoch", epoch()}, {"message", message}});
+}
+
+void AttemptRunner::Run() {
+  v1::AttemptUpdate accepted = NewUpdate();
+  accepted.mutable_accepted();
+  host_.update(accepted);
+
+  absl::Status status = Prepare();
+  if (status.ok()) status = StartRanks();
+  if (!status.ok()) {
+    KillAll();
+    SayEnded(EndedBy(absl::IsInvalidArgument(status) || absl::IsNotFound(status)
+                         ? v1::ATTEMPT_CAUSE_INVALID_ARGUMENT
+                         : v1::ATTEMPT_CAUSE_RANK_EXIT,
+                     status));
+  } else {
+    WaitForRanks();
+    End();
+  }
+  std::map<int, std::unique_ptr<RankLink>> links;
+  {
+    absl::MutexLock lock(&mutex_);
+    uploads_closed_ = true;
+    links.swap(links_);
+  }
+  links.clear();  // Joins their threads; they may need the lock.
+  // Fails only where nobody could act on it; the next start sweeps.
+  RemoveTree(dir_).IgnoreError();
+  absl::MutexLock lock(&mutex_);
+  over_ = true;
+}
+
+absl::Status AttemptRunner::Prepare() {
+  FT_RETURN_IF_ERROR(RemoveTree(dir_));
+  FT_RETURN_IF_ERROR(MakeDirs(dir_, 0700));
+  const v1::JobSpec& spec = order_.spec();
+  start_.set_job_id(job_id());
+  start_.set_epoch(epoch());
+  start_.set_world(order_.placement().ranks_size());
+  *start_.mutable_spec() = spec;
+  start_.set_secret(order_.secret());
+  start_.set_bind_address("127.0.0.1");
+
+  FT_ASSIGN_OR_RETURN(const auto model, host_.find_model(spec.model().base()));
+  start_.set_model_dir(model.first);
+  const std::string& want = spec.model().digest();
+  if (!want.empty() && want != model.second) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model ", spec.model().base(), " of this worker has digest ",
+        model.second.substr(0, 12), "..., the job was begun with ",
+        want.substr(0, 12), "..."));
+  }
+  start_.mutable_spec()->mutable_model()->set_digest(model.second);
+
+  // Ranks read plain files named as the user named them, so that messages about
+  // rows name files that the user knows.
+  const auto fetch = [&](const std::string& sha256, int64_t bytes,
+                         const std::string& path,
+                         int index) -> absl::StatusOr<std::string> {
+    FT_ASSIGN_OR_RETURN(const std::string blob,
+                        host_.inputs->Fetch(sha256, bytes), path);
+    const std::string folder = JoinPath(dir_, absl::StrCat("data/", index));
+    FT_RETURN_IF_ERROR(MakeDirs(folder, 0700));
+    const std::string name = BaseName(path);
+    const std::string file =
+        JoinPath(folder, IsSafeRelativePath(name) ? name : "data");
+    if (symlink(blob.c_str(), file.c_str()) != 0) {
+      return ErrnoStatus(errno, absl::StrCat("link ", file));
+    }
+    return file;
+  };
+  for (int i = 0; i < spec.data().train_size(); ++i) {
+    const v1::Dataset& dataset = spec.data().train(i);
+    FT_ASSIGN_OR_RETURN(
+        const std::string file,
+        fetch(dataset.sha256(), dataset.bytes(), dataset.path(), i));
+    start_.add_train_files(file);
+  }
+  if (const v1::Validation& validation = spec.data().validation();
+      validation.has_path()) {
+    FT_ASSIGN_OR_RETURN(*start_.mutable_validation_file(),
+                        fetch(validation.sha256(), validation.bytes(),
+                              validation.path(), spec.data().train_size()));
+  }
+  if (!order_.source_manifest_sha256().empty()) {
+    const std::string source = JoinPath(dir_, "source");
+    FT_RETURN_IF_ERROR(
+        host_.inputs->FetchManifest(order_.source_manifest_sha256(), source),
+        "checkpoint of step ", order_.source_step());
+    start_.set_source_checkpoint_dir(source);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AttemptRunner::StartRanks() {
+  for (const int rank : local_ranks_) {
+    if (Stopping()) return absl::CancelledError("stopped before the start");
+    const std::string workspace = JoinPath(dir_, absl::StrCat("rank-", rank));
+    FT_RETURN_IF_ERROR(MakeDirs(workspace, 0700));
+    FT_ASSIGN_OR_RETURN(
+        SpawnedRank process,
+        host_.spawner->Spawn(host_.config->train_program, workspace),
+        "start rank ", rank);
+    auto link = std::make_unique<RankLink>(
+        rank, std::move(process), JoinPath(workspace, "rank.log"),
+        RankLink::Callbacks{
+            .on_message =
+                [this](int from, const v1::FromRank& message) {
+                  OnMessage(from, message);
+                },
+            .on_line =
+                [this](int from, const std::string& text) {
+                  v1::LogLine line;
+                  line.set_rank(from);
+                  line.set_epoch(epoch());
+                  line.set_text(text);
+                  Stamp(*line.mutable_at());
+                  host_.log(line);
+                },
+            .on_end = [this](const RankEnding& end) { OnRankEnd(end); }});
+    v1::ToRank message;
+    *message.mutable_start() = start_;
+    message.mutable_start()->set_rank(rank);
+    message.mutable_start()->set_workspace(workspace);
+    link->Send(message);
+    absl::MutexLock lock(&mutex_);
+    heard_at_ = absl::Now();
+    links_[rank] = std::move(link);
+  }
+  return absl::OkStatus();
+}
+
+void AttemptRunner::SendToAll(const v1::ToRank& message) {
+  absl::MutexLock lock(&mutex_);
+  for (auto& [rank, link] : links_) link->Send(message);
+}
+
+void AttemptRunner::KillAll() {
+  absl::MutexLock lock(&mutex_);
+  for (auto& [rank, link] : links_) link->Kill();
+}
+
+void AttemptRunner::OpenBarrier() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (begun_) return;
+    begun_ = true;
+    heard_at_ = absl::Now();
+    if (state_ == v1::ATTEMPT_STATE_STARTING) {
+      state_ = v1::ATTEMPT_STATE_RUNNING;
+    }
+  }
+  v1::ToRank message;
+  message.mutable_begin();
+  SendToAll(message);
+}
+
+void AttemptRunner::Yield(absl::Duration grace) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (yield_deadline_ != absl::InfiniteFuture()) return;
+    yield_deadline_ = absl::Now() + grace;
+    state_ = v1::ATTEMPT_STATE_DRAINING;
+  }
+  v1::ToRank message;
+  message.mutable_yield();
+  SendToAll(message);
+}
+
+void AttemptRunner::Stop(bool is_fenced) {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+  fenced_ |= is_fenced;
+  // Killed, not asked: what is worth keeping was committed by rename.
+  for (auto& [rank, link] : links_) link->Kill();
+}
+
+void AttemptRunner::Publish(const std::string& artifact_name) {
+  absl::MutexLock lock(&mutex_);
+  if (!publish_.has_value()) publish_ = artifact_name;
+}
+
+void AttemptRunner::OnRendezvous(const v1::RendezvousReply& reply) {
+  v1::ToRank message;
+  message.mutable_rendezvous_reply()->set_key(reply.key());
+  message.mutable_rendezvous_reply()->set_value(reply.value());
+  absl::MutexLock lock(&mutex_);
+  for (const int rank : asked_[reply.key()]) {
+    const auto link = links_.find(rank);
+    if (link != links_.end()) link->second->Send(message);
+  }
+  asked_.erase(reply.key());
+}
+
+void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
+  {
+    absl::MutexLock lock(&mutex_);
+    heard_at_ = absl::Now();
+  }
+  switch (message.message_case()) {
+    case v1::FromRank::kRendezvousSet: {
+      v1::ConnectRequest request;
+      v1::RendezvousSet& set = *request.mutable_rendezvous_set();
+      set.set_job_id(job_id());
+      set.set_epoch(epoch());
+      set.set_rank(rank);
+      set.set_key(message.rendezvous_set().key());
+      set.set_value(message.rendezvous_set().value());
+      host_.send(request);
+      return;
+    }
+    case v1::FromRank::kRendezvousGet: {
+      v1::ConnectRequest request;
+      v1::RendezvousGet& get = *request.mutable_rendezvous_get();
+      get.set_job_id(job_id());
+      get.set_epoch(epoch());
+      get.set_rank(rank);
+      get.set_key(message.rendezvous_get().key());
+      {
+        absl::MutexLock lock(&mutex_);
+        asked_[get.key()].push_back(rank);
+      }
+      host_.send(request);
+      return;
+    }
+    case v1::FromRank::kReady: {
+      v1::AttemptUpdate update = NewUpdate();
+      update.mutable_rank_ready()->set_rank(rank);
+      host_.update(update);
+      return;
+    }
+    case v1::FromRank::kStep: {
+      {
+        absl::MutexLock lock(&mutex_);
+        step_ = message.step().step();
+        longest_step_seconds_ =
+            std::max(longest_step_seconds_, message.step().seconds());
+      }
+      host_.step(message.step());
+      if (message.step().has_eval_loss()) {
+        v1::Event event;
+        event.set_kind(v1::EVENT_KIND_EVALUATED);
+        event.set_message(absl::StrCat("validation loss ",
+                                       message.step().eval_loss(),
+                                       " after step ", message.step().step()));
+        (*event.mutable_fields())["step"] = absl::StrCat(message.step().step());
+        (*event.mutable_fields())["eval_loss"] =
+            absl::StrCat(message.step().eval_loss());
+        host_.event(event, &message.step());
+      }
+      return;
+    }
+    case v1::FromRank::kCheckpointFiles: {
+      absl::MutexLock lock(&mutex_);
+      uploads_.push_back({rank, message.checkpoint_files()});
+      return;
+    }
+    case v1::FromRank::kExportFiles: {
+      absl::MutexLock lock(&mutex_);
+      export_ = message.export_files();
+      return;
+    }
+    case v1::FromRank::kEvent:
+      host_.event(message.event(), nullptr);
+      return;
+    case v1::FromRank::kExit:
+    case v1::FromRank::MESSAGE_NOT_SET:
+      return;
+  }
+}
+
+void AttemptRunner::OnRankEnd(const RankEnding& ending) {
+  Log(ending.is_success() ? LogSeverity::kInfo : LogSeverity::kWarn, "worker",
+      "rank ended",
+      {{"job", job_id()},
+       {"epoch", epoch()},
+       {"rank", ending.rank},
+       {"exit_code", ending.end.exit_code},
+       {"signal", ending.end.signal}});
+  absl::MutexLock lock(&mutex_);
+  endings_.push_back(ending);
+}
+
+void AttemptRunner::WaitForRanks() {
+  while (true) {
+    bool kill = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto changed = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return endings_.size() == local_ranks_.size() || stopping_ ||
+               std::any_of(endings_.begin(), endings_.end(),
+                           [](const RankEnding& ending) {
+                             return !ending.is_success();
+                           });
+      };
+      mutex_.AwaitWithTimeout(absl::Condition(&changed), absl::Seconds(1));
+      if (endings_.size() == local_ranks_.size()) return;
+      const absl::Duration quiet = absl::Now() - heard_at_;
+      const bool speaks_steps =
+          std::count(local_ranks_.begin(), local_ranks_.end(), 0) > 0;
+      if (begun_ && speaks_steps &&
+          quiet > std::max(kLeastHang,
+                           absl::Seconds(kHangSteps * longest_step_seconds_))) {
+        hung_ = true;
+      }
+      kill = changed() || hung_ || absl::Now() > yield_deadline_;
+    }
+    if (kill) KillAll();
+    if (kill) {
+      // All of them now end; each is waited for.
+      absl::MutexLock lock(&mutex_);
+      const auto all = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+        return endings_.size() == local_ranks_.size();
+      };
+      mutex_.AwaitWithTimeout(absl::Condition(&all), absl::Seconds(1));
+    }
+  }
+}
+
+void AttemptRunner::End() {
+  std::vector<RankEnding> endings;
+  bool stopping, hung;
+  {
+    absl::MutexLock lock(&mutex_);
+    endings = endings_;
+    stopping = stopping_;
+    hung = hung_;
+  }
+  if (stopping) {
+    return SayEnded(EndedBy(v1::ATTEMPT_CAUSE_STOPPED, absl::OkStatus()));
+  }
+  for (const RankEnding& ending : endings) {
+    if (ending.is_success()) continue;
+    v1::AttemptEnded ended = ReportOf(ending);
+    if (hung) {
+      ended.set_cause(v1::ATTEMPT_CAUSE_RANK_HANG);
+      ended.set_message("the ranks said nothing for too long");
+    }
+    return SayEnded(std::move(ended));
+  }
+
+  // What was handed over is stored before anything else is said.
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto stored = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return (uploads_.empty() && !uploading_) || stopping_;
+    };
+    mutex_.Await(absl::Condition(&stored));
+  }
+  if (endings[0].last_words->yielded()) {
+    v1::AttemptEnded ended;
+    ended.set_cause(v1::ATTEMPT_CAUSE_YIELDED);
+    return SayEnded(std::move(ended));
+  }
+  v1::AttemptUpdate update = NewUpdate();
+  for (const int rank : local_ranks_)
+    update.mutable_ranks_done()->add_ranks(rank);
+  host_.update(update);
+
+  // Until the coordinator orders the publication, or drops the epoch because
+  // another worker did it.
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto decided = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return publish_.has_value() || stopping_;
+    };
+    mutex_.Await(absl::Condition(&decided));
+    if (stopping_ && !publish_.has_value()) {
+      if (fenced_) return;
+      stopping = true;
+    }
+  }
+  if (stopping) {
+    return SayEnded(EndedBy(v1::ATTEMPT_CAUSE_STOPPED, absl::OkStatus()));
+  }
+  while (true) {
+    const absl::Status status = PublishExport();
+    if (status.ok() || IsStale(status) || Stopping()) return;
+    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
+      return SayEnded(EndedBy(v1::ATTEMPT_CAUSE_RANK_EXIT, status));
+    }
+    absl::SleepFor(absl::Seconds(1));
+  }
+}
+
+void AttemptRunner::UploadLoop() {
+  const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !uploads_.empty() || uploads_closed_;
+  };
+  while (true) {
+    Upload upload;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&wake));
+      if (uploads_.empty() || stopping_) {
+        if (uploads_closed_) return;
+        uploads_.clear();
+        continue;
+      }
+      upload = std::move(uploads_.front());
+      uploads_.pop_front();
+      uploading_ = true;
+    }
+    const absl::Status status = StoreCheckpoint(upload);
+    if (!status.ok() && !IsStale(status) && !Stopping()) {
+      // The ranks go on; the next checkpoint is another try.
+      Warn(absl::StrCat("checkpoint of step ", upload.files.step(),
+                        " was not stored: ", status.message()));
+    }
+    absl::MutexLock lock(&mutex_);
+    uploading_ = false;
+  }
+}
+
+absl::Status AttemptRunner::StoreCheckpoint(const Upload& upload) {
+  for (const v1::LocalFile& file : upload.files.own()) {
+    FT_RETURN_IF_ERROR(
+        host_.transfer->UploadFile(JoinPath(upload.files.dir(), file.path()),
+                                   file.sha256(), Writer()),
+        file.path());
+  }
+  if (upload.files.all().empty()) return absl::OkStatus();
+
+  v1::Manifest manifest;
+  manifest.set_kind(v1::ARTIFACT_KIND_CHECKPOINT);
+  manifest.set_job_id(job_id());
+  manifest.set_epoch(epoch());
+  manifest.set_step(upload.files.step());
+  std::vector<std::string> digests;
+  for (const v1::LocalFile& file : upload.files.all()) {
+    v1::FileEntry* entry = manifest.add_files();
+    entry->set_path(file.path());
+    entry->set_bytes(file.bytes());
+    entry->set_sha256(file.sha256());
+    digests.push_back(file.sha256());
+  }
+  // The other workers send their shards at their own pace.
+  while (true) {
+    FT_ASSIGN_OR_RETURN(const std::vector<std::string> missing,
+                        host_.transfer->FindMissing(digests));
+    if (missing.empty()) break;
+    absl::MutexLock lock(&mutex_);
+    if (mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kShardPoll)) {
+      return absl::CancelledError("stopped while shards were missing");
+    }
+  }
+  const std::string bytes = SerializeManifest(manifest);
+  FT_RETURN_IF_ERROR(host_.transfer->UploadBytes(bytes, Writer()), "manifest");
+  v1::CommitArtifactRequest commit;
+  commit.set_manifest_sha256(Sha256Hex(bytes));
+  commit.set_job_id(job_id());
+  commit.set_epoch(epoch());
+  commit.set_request_id(MakeRequestId());
+  return host_.transfer->Commit(commit).status();
+}
+
+absl::Status AttemptRunner::PublishExport() {
+  v1::ExportFiles files;
+  std::string name;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!export_.has_value()) {
+      return absl::InternalError("rank 0 exported nothing");
+    }
+    files = *export_;
+    name = *publish_;
+  }
+  v1::Manifest manifest;
+  manifest.set_kind(v1::ARTIFACT_KIND_ADAPTER);
+  manifest.set_job_id(job_id());
+  manifest.set_epoch(epoch());
+  manifest.set_step(files.step());
+  for (const v1::LocalFile& file : files.files()) {
+    FT_RETURN_IF_ERROR(
+        host_.transfer->UploadFile(JoinPath(files.dir(), file.path()),
+                                   file.sha256(), Writer()),
+        file.path());
+    v1::FileEntry* entry = manifest.add_files();
+    entry->set_path(file.path());
+    entry->set_bytes(file.bytes());
+    entry->set_sha256(file.sha256());
+  }
+  const std::string bytes = SerializeManifest(manifest);
+  FT_RETURN_IF_ERROR(host_.transfer->UploadBytes(bytes, Writer()), "manifest");
+  v1::CommitArtifactRequest commit;
+  commit.set_name(name);
+  commit.set_manifest_sha256(Sha256Hex(bytes));
+  commit.set_job_id(job_id());
+  commit.set_epoch(epoch());
+  commit.set_request_id(absl::StrCat("publish-", epoch()));
+  return host_.transfer->Commit(commit).status();
+}
+
+}  // namespace ft

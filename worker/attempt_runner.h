@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An attempt at this worker: from the order to its end. Its thread prepares the
+// inputs, starts the ranks here, relays what they say, stores checkpoints, and
+// publishes the result when the coordinator says so.
+
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "artifact/transfer.h"
+#include "ft/v1/workers.pb.h"
+#include "worker/config.h"
+#include "worker/inputs.h"
+#include "worker/rank_link.h"
+
+namespace ft {
+
+// What an attempt needs of its daemon. All must outlive it; thread-safe.
+struct AttemptHost {
+  const WorkerConfig* config = nullptr;
+  RankSpawner* spawner = nullptr;
+  ArtifactTransfer* transfer = nullptr;
+  InputCache* inputs = nullptr;
+  // Path and digest of a model under the model root.
+  std::function<absl::StatusOr<std::pair<std::string, std::string>>(
+      const std::string& name)>
+      find_model;
+  std::function<void(const v1::AttemptUpdate&)> update;
+  std::function<void(const v1::Event&, const v1::StepMetrics*)> event;
+  std::function<void(const v1::StepMetrics&)> step;
+  std::function<void(const v1::LogLine&)> log;
+  std::function<void(const v1::ConnectRequest&)> send;
+};
+
+class AttemptRunner {
+ public:
+  AttemptRunner(v1::StartAttempt order, AttemptHost host);
+  // Stops it and waits.
+  ~AttemptRunner();
+
+  uint64_t epoch() const { return order_.epoch(); }
+  const std::string& job_id() const { return order_.job_id(); }
+  v1::AttemptState state() const;
+  int64_t step() const;
+  bool is_over() const;
+
+  // Orders; each is idempotent.
+  void OpenBarrier();
+  void Yield(absl::Duration grace);
+  // `is_fenced`: the epoch is no longer the job's; nothing more is said.
+  void Stop(bool is_fenced);
+  void Publish(const std::string& artifact_name);
+  void OnRendezvous(const v1::RendezvousReply& reply);
+
+ private:
+  // A checkpoint or nothing, to be stored.
+  struct Upload {
+    int rank = 0;
+    v1::CheckpointFiles files;
+  };
+
+  void Run();
+  absl::Status Prepare();
+  absl::Status StartRanks();
+  void WaitForRanks();
+  void End();
+  void UploadLoop();
+  absl::Status StoreCheckpoint(const Upload& upload);
+  absl::Status PublishExport();
+  void OnMessage(int rank, const v1::FromRank& message);
+  void OnRankEnd(const RankEnding& ending);
+  void SendToAll(const v1::ToRank& message);
+  void KillAll();
+  void SayEnded(v1::AttemptEnded ended);
+  void Warn(const std::string& message);
+  v1::AttemptUpdate NewUpdate() const;
+  WriterIdentity Writer() const { return {job_id(), epoch()}; }
+  bool Stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const v1::StartAttempt order_;
+  const AttemptHost host_;
+  const std::string dir_;
+  std::vector<int> local_ranks_;
+  v1::RankStart start_;  // Without rank and workspace.
+
+  mutable absl::Mutex mutex_;
+  std::map<int, std::unique_ptr<RankLink>> links_ ABSL_GUARDED_BY(mutex_);
+  std::vector<RankEnding> endings_ ABSL_GUARDED_BY(mutex_);  // By time.
+  v1::AttemptState state_ ABSL_GUARDED_BY(mutex_) = v1::ATTEMPT_STATE_STARTING;
+  int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time heard_at_ ABSL_GUARDED_BY(mutex_);
+  double longest_step_seconds_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool begun_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool fenced_ ABSL_GUARDED_BY(mutex_) = false;
+  bool hung_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time yield_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::optional<std::string> publish_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::ExportFiles> export_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Upload> uploads_ ABSL_GUARDED_BY(mutex_);
+  bool uploading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool uploads_closed_ ABSL_GUARDED_BY(mutex_) = false;
+  // Keys asked for by our ranks, until they are there.
+  std::map<std::string, std::vector<int>> asked_ ABSL_GUARDED_BY(mutex_);
+  bool over_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread upload_thread_;
+  std::thread thread_;
+};
+
+}  // namespace ft

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The flags of ft-worker.
+
+#pragma once
+
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace ft {
+
+struct WorkerConfig {
+  std::string data_dir;
+  std::string coordinator;  // HOST:PORT of its worker listener.
+  std::string token_file;
+  std::string worker_id;
+  int slots = 1;
+  std::string model_root;
+  std::string train_program;
+  std::string http_address = "127.0.0.1:0";
+  std::string endpoint_file;
+  // All timers are multiplied by it; tests set it below 1.
+  double timer_scale = 1;
+
+  std::string cache_dir() const { return data_dir + "/cache/blobs"; }
+  std::string jobs_dir() const { return data_dir + "/jobs"; }
+  absl::Duration Scaled(absl::Duration timer) const {
+    return timer * timer_scale;
+  }
+};
+
+}  // namespace ft
