@@ -36,8 +36,8 @@ class Group {
     return Meet(/*waits_for_failed=*/false);
   }
 
-  // Returns when all ranks have read. Whoever arrived comes here too, so even
-  // after an error nobody frees what another still reads.
+  // Returns when all ranks have read. Whoever arrived comes here too, so the
+  // wait ends without a limit, and nobody frees what another still reads.
   absl::Status Leave() {
     absl::MutexLock lock(&mutex_);
     const absl::Status status = Meet(/*waits_for_failed=*/true);
@@ -63,7 +63,9 @@ class Group {
     const auto over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return meeting_ != meeting || (!waits_for_failed && !failure_.ok());
     };
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&over), timeout_) &&
+    const absl::Duration limit =
+        waits_for_failed ? absl::InfiniteDuration() : timeout_;
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&over), limit) &&
         failure_.ok()) {
       failure_ = absl::AbortedError(absl::StrCat(
           "a rank did not come within ", absl::FormatDuration(timeout_)));

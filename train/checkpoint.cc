@@ -2,12 +2,13 @@
 
 #include "train/checkpoint.h"
 
-#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <nlohmann/json.hpp>
 
-#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "common/digest.h"
 #include "common/file.h"
 #include "common/status.h"
@@ -20,6 +21,8 @@ using nlohmann::json;
 
 constexpr int kFormatVersion = 1;
 constexpr int64_t kMaxCheckpointJson = 16 << 20;
+constexpr char kSelfDigest[] = "sha256";
+constexpr absl::string_view kFolderPrefix = "step-";
 
 std::string ShardName(int rank, int ranks) {
   return absl::StrFormat("shard-%05d-of-%05d.safetensors", rank, ranks);
@@ -73,7 +76,25 @@ absl::StatusOr<v1::LocalFile> Describe(const std::string& dir,
   return file;
 }
 
-json InfoJson(const CheckpointInfo& info,
+// The digest of checkpoint.json without the member that holds it. Objects are
+// sorted and all numbers integers, so what was read is printed as it was
+// written.
+std::string SelfDigest(json value) {
+  value.erase(kSelfDigest);
+  return Sha256Hex(value.dump());
+}
+
+json TensorsJson(const Partition& partition) {
+  json tensors = json::object();
+  for (const Fragment& fragment : partition.fragments()) {
+    tensors[fragment.name] = {{"shape", fragment.shape},
+                              {"dtype", "F32"},
+                              {"kinds", {kMaster, kExpAvg, kExpAvgSq}}};
+  }
+  return tensors;
+}
+
+json InfoJson(const CheckpointInfo& info, const Partition& partition,
               const std::vector<v1::LocalFile>& files) {
   json list = json::array();
   for (const v1::LocalFile& file : files) {
@@ -81,7 +102,7 @@ json InfoJson(const CheckpointInfo& info,
                     {"size", file.bytes()},
                     {"sha256", file.sha256()}});
   }
-  return {
+  json value = {
       {"format_version", kFormatVersion},
       {"job_id", info.job_id},
       {"step", info.step},
@@ -94,7 +115,10 @@ json InfoJson(const CheckpointInfo& info,
       {"dataset_digest", info.dataset_digest},
       {"layout_sha256", info.layout_sha256},
       {"fingerprint", info.fingerprint},
+      {"tensors", TensorsJson(partition)},
       {"files", list}};
+  value[kSelfDigest] = SelfDigest(value);
+  return value;
 }
 
 absl::Status Lost(const std::string& path, absl::string_view what) {
@@ -108,6 +132,9 @@ absl::StatusOr<json> ReadJson(const std::string& dir) {
   if (!text.ok()) return Lost(path, text.status().message());
   json value = json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!value.is_object()) return Lost(path, "is cut or no JSON");
+  if (value.value(kSelfDigest, json()) != SelfDigest(value)) {
+    return Lost(path, "does not have the digest that it names");
+  }
   for (const char* key :
        {"format_version", "step", "ranks", "zero_stage", "lanes", "seed"}) {
     if (!value.contains(key) || !value[key].is_number_integer()) {
@@ -126,8 +153,9 @@ absl::StatusOr<json> ReadJson(const std::string& dir) {
       value["cursor"].value("index", json()).is_number_integer();
   if (!has_cursor) return Lost(path, "cursor is missing or wrong");
   if (!value.contains("fingerprint") || !value["fingerprint"].is_object() ||
-      !value.contains("files") || !value["files"].is_array()) {
-    return Lost(path, "fingerprint or files is missing");
+      !value.contains("files") || !value["files"].is_array() ||
+      !value.contains("tensors") || !value["tensors"].is_object()) {
+    return Lost(path, "fingerprint, files or tensors is missing");
   }
   if (value["format_version"] != kFormatVersion) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -182,6 +210,27 @@ absl::Status Verify(const std::string& dir, const json& file) {
   return absl::OkStatus();
 }
 
+// The checkpoint's tensors against those that learn here.
+absl::Status CheckTensors(const std::string& dir, const json& saved,
+                          const Partition& partition) {
+  const json wanted = TensorsJson(partition);
+  for (const auto& [name, tensor] : wanted.items()) {
+    const json found = saved.value(name, json());
+    if (found != tensor) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(dir, ": ", name, " is ", found.dump(),
+                       " in the checkpoint, ", tensor.dump(), " in this job"));
+    }
+  }
+  for (const auto& [name, tensor] : saved.items()) {
+    if (!wanted.contains(name)) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          dir, ": ", name, " is in the checkpoint, but not in this job"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AddPieces(const SafetensorsFile& file, SavedPieces& pieces) {
   for (const TensorView& view : file.tensors()) {
     int64_t numel = 0;
@@ -198,10 +247,27 @@ absl::Status AddPieces(const SafetensorsFile& file, SavedPieces& pieces) {
   return absl::OkStatus();
 }
 
+// The folders of steps in `dir`, the newest first.
+std::map<int64_t, std::string, std::greater<>> StepFolders(
+    const std::string& dir) {
+  std::map<int64_t, std::string, std::greater<>> folders;
+  const absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
+  if (!names.ok()) return folders;
+  for (const std::string& name : *names) {
+    absl::string_view digits = name;
+    int64_t step = 0;
+    if (absl::ConsumePrefix(&digits, kFolderPrefix) &&
+        absl::SimpleAtoi(digits, &step) && CheckpointName(step) == name) {
+      folders.emplace(step, JoinPath(dir, name));
+    }
+  }
+  return folders;
+}
+
 }  // namespace
 
 std::string CheckpointName(int64_t step) {
-  return absl::StrFormat("step-%06d", step);
+  return absl::StrFormat("%s%06d", kFolderPrefix, step);
 }
 
 absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
@@ -210,6 +276,7 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
   const std::string folder = JoinPath(dir, CheckpointName(info.step));
   const std::string shard = ShardName(ranks.rank(), ranks.size());
   FT_RETURN_IF_ERROR(MakeDirs(folder));
+  FT_RETURN_IF_ERROR(SyncDir(dir));
   // An older checkpoint.json must not vouch for new shards.
   if (ranks.rank() == 0) {
     FT_RETURN_IF_ERROR(RemoveFile(JoinPath(folder, kCheckpointFile)));
@@ -225,8 +292,9 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
                       GatherFiles(result.own(0), ranks));
   if (ranks.rank() != 0) return result;
 
-  FT_RETURN_IF_ERROR(WriteFileAtomic(JoinPath(folder, kCheckpointFile),
-                                     InfoJson(info, shards).dump(1) + "\n"));
+  const json value = InfoJson(info, optimizer.partition(), shards);
+  FT_RETURN_IF_ERROR(
+      WriteFileAtomic(JoinPath(folder, kCheckpointFile), value.dump(1) + "\n"));
   FT_ASSIGN_OR_RETURN(*result.add_own(), Describe(folder, kCheckpointFile));
   for (const v1::LocalFile& file : shards) *result.add_all() = file;
   *result.add_all() = result.own(1);
@@ -241,6 +309,8 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& dir) {
 absl::StatusOr<CheckpointInfo> LoadCheckpoint(const std::string& dir,
                                               ShardedOptimizer& optimizer) {
   FT_ASSIGN_OR_RETURN(const json value, ReadJson(dir));
+  FT_RETURN_IF_ERROR(
+      CheckTensors(dir, value["tensors"], optimizer.partition()));
   std::vector<SafetensorsFile> files;
   SavedPieces pieces;
   for (const json& entry : value["files"]) {
@@ -261,27 +331,23 @@ absl::StatusOr<CheckpointInfo> LoadCheckpoint(const std::string& dir,
 
 std::vector<std::string> ListCheckpoints(const std::string& dir) {
   std::vector<std::string> found;
-  const absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
-  if (!names.ok()) return found;
-  for (const std::string& name : *names) {
-    const std::string path = JoinPath(dir, name);
-    if (absl::StartsWith(name, "step-") &&
-        Exists(JoinPath(path, kCheckpointFile))) {
-      found.push_back(path);
-    }
+  for (const auto& [step, path] : StepFolders(dir)) {
+    if (Exists(JoinPath(path, kCheckpointFile))) found.push_back(path);
   }
-  // By length first: step-1000000 is newer than step-999999.
-  std::sort(found.begin(), found.end(),
-            [](const std::string& a, const std::string& b) {
-              return a.size() != b.size() ? a.size() > b.size() : a > b;
-            });
   return found;
 }
 
-absl::Status RemoveOldCheckpoints(const std::string& dir, int64_t keep) {
-  const std::vector<std::string> all = ListCheckpoints(dir);
-  for (size_t i = static_cast<size_t>(keep); i < all.size(); ++i) {
-    FT_RETURN_IF_ERROR(RemoveTree(all[i]));
+absl::Status RemoveOldCheckpoints(const std::string& dir, int64_t newest_step,
+                                  int64_t keep) {
+  int64_t kept = 0;
+  for (const auto& [step, path] : StepFolders(dir)) {
+    const bool stays = step > newest_step
+                           ? Exists(JoinPath(path, kCheckpointFile))
+                           : kept++ < keep;
+    if (stays) continue;
+    const absl::Status status = RemoveTree(path);
+    // Another rank may have been faster.
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
   }
   return absl::OkStatus();
 }

@@ -7,7 +7,9 @@
 //   step-000123/shard-00000-of-00002.safetensors   keys of sharding/shard_state
 //
 // Each rank writes its shard; sizes and digests are gathered to rank 0, which
-// then writes checkpoint.json: a folder without it is no checkpoint.
+// then writes checkpoint.json: a folder without it is no checkpoint. Every file
+// is written beside its place, synced and renamed. checkpoint.json has the
+// digests of the shards, and its own: a changed byte anywhere is found.
 
 #pragma once
 
@@ -56,7 +58,8 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
 // Reads and verifies every file of the checkpoint in `dir`, then fills the
 // optimizer.
 // DATA_LOSS: a file is missing, has another size or digest, or lacks an
-// element; the message names it.
+// element; the message names it. FAILED_PRECONDITION: the checkpoint is whole,
+// but of other tensors or another format. On error nothing has changed.
 absl::StatusOr<CheckpointInfo> LoadCheckpoint(const std::string& dir,
                                               ShardedOptimizer& optimizer);
 
@@ -66,7 +69,10 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& dir);
 // The folders of `dir` that hold a checkpoint.json, the newest first.
 std::vector<std::string> ListCheckpoints(const std::string& dir);
 
-// Removes all but the newest `keep`.
-absl::Status RemoveOldCheckpoints(const std::string& dir, int64_t keep);
+// Removes all but the newest `keep` up to `newest_step`, and of later steps
+// what a dead attempt did not finish. Workspaces of other ranks than 0 have no
+// checkpoint.json, so there each folder counts. Ranks may share `dir`.
+absl::Status RemoveOldCheckpoints(const std::string& dir, int64_t newest_step,
+                                  int64_t keep);
 
 }  // namespace ft

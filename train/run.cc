@@ -246,7 +246,7 @@ absl::Status RankRun::Checkpoint() {
   last_checkpoint_ = std::chrono::steady_clock::now();
   // Two generations stay here at least: the newest may still be uploading.
   return RemoveOldCheckpoints(
-      CheckpointDir(),
+      CheckpointDir(), info.step,
       std::max<int64_t>(2, job_.spec.checkpointing().keep().last()));
 }
 

@@ -5,6 +5,7 @@
 
 #include "train/checkpoint.h"
 
+#include "absl/strings/ascii.h"
 #include "common/digest.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/train/tiny_job.h"
@@ -66,9 +67,17 @@ TEST_F(CheckpointTest, EachDamageIsNamed) {
   FT_ASSERT_OK(WriteFileAtomic(PathOf(shard), bytes));
 
   const std::string json = ReadFile(PathOf(kCheckpointFile), 1 << 20).value();
-  for (size_t cut = 0; cut < json.size(); cut += 97) {
+  for (size_t cut = 0; cut < json.size(); cut += 211) {
     FT_ASSERT_OK(WriteFileAtomic(PathOf(kCheckpointFile), json.substr(0, cut)));
     EXPECT_EQ(ReadCheckpointInfo(files_.dir()).status().code(), code) << cut;
+  }
+  for (size_t at = json.find("format_version"); at < json.size(); at += 83) {
+    std::string changed = json;
+    changed[at] ^= 1;
+    // Between tokens a changed byte may still be white space.
+    if (absl::ascii_isspace(static_cast<unsigned char>(json[at]))) continue;
+    FT_ASSERT_OK(WriteFileAtomic(PathOf(kCheckpointFile), changed));
+    EXPECT_EQ(ReadCheckpointInfo(files_.dir()).status().code(), code) << at;
   }
   FT_ASSERT_OK(WriteFileAtomic(PathOf(kCheckpointFile), json));
   FT_EXPECT_OK(Load());
@@ -85,8 +94,33 @@ TEST_F(CheckpointTest, TheNewestComeFirstAndOldOnesGo) {
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(BaseName(all[0]), "step-1000000");
   EXPECT_EQ(BaseName(all[2]), "step-000002");
-  FT_ASSERT_OK(RemoveOldCheckpoints(dir.path(), 2));
+  // Step 11 is of an attempt that died; the run goes on after step 10.
+  FT_ASSERT_OK(RemoveOldCheckpoints(dir.path(), /*newest_step=*/10, 2));
+  EXPECT_FALSE(Exists(dir / "step-000011"));
+  EXPECT_EQ(ListCheckpoints(dir.path()).size(), 3u);
+  FT_ASSERT_OK(RemoveOldCheckpoints(dir.path(), /*newest_step=*/10, 1));
   EXPECT_EQ(ListCheckpoints(dir.path()).size(), 2u);
+}
+
+TEST_F(CheckpointTest, AWorkspaceWithoutRankZeroIsCleanedToo) {
+  testing::TestDir dir;
+  for (const char* name : {"step-000002", "step-000004", "step-000006"}) {
+    FT_ASSERT_OK(MakeDirs(dir / name));
+  }
+  FT_ASSERT_OK(MakeDirs(dir / "step-notes"));
+  FT_ASSERT_OK(RemoveOldCheckpoints(dir.path(), /*newest_step=*/6, 2));
+  EXPECT_EQ(
+      ListDir(dir.path()).value(),
+      (std::vector<std::string>{"step-000004", "step-000006", "step-notes"}));
+}
+
+TEST_F(CheckpointTest, TensorsOfAnotherShapeAreNamed) {
+  v1::JobSpec spec = testing::TinySpec(2);
+  spec.mutable_adaptation()->mutable_lora()->set_rank(2);
+  const testing::TinyRun run =
+      testing::RunTiny(spec, dir_ / "a", {.world = 1, .resume = true});
+  EXPECT_THAT(run.outcomes[0].status,
+              Fails(absl::StatusCode::kFailedPrecondition, "lora_A"));
 }
 
 }  // namespace

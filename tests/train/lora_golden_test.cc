@@ -54,7 +54,10 @@ Trained Train(bool as_lanes, int ranks) {
     }
     ShardedOptimizer optimizer(
         Partition(inputs, ranks),
-        {.zero_stage = 1, .weight_decay = hyper["weight_decay"]}, *group[rank]);
+        {.zero_stage = 1,
+         .lanes_per_rank = as_lanes && ranks == 1 ? 2 : 1,
+         .weight_decay = hyper["weight_decay"]},
+        *group[rank]);
     for (size_t i = 0; i < inputs.size(); ++i) {
       model->Bind(i, optimizer.ParameterView(i), optimizer.GradientView(i));
     }
@@ -80,9 +83,13 @@ Trained Train(bool as_lanes, int ranks) {
         part.backward();
         loss += part.item<double>();
         optimizer.TakeLane();
-        if (!as_lanes) FT_ASSERT_OK(optimizer.ReduceScatterRound());
+        if (!as_lanes) {
+          FT_ASSERT_OK(optimizer.ReduceScatterRound());
+        }
       }
-      if (as_lanes) FT_ASSERT_OK(optimizer.ReduceScatterRound());
+      if (as_lanes) {
+        FT_ASSERT_OK(optimizer.ReduceScatterRound());
+      }
       std::vector<double> losses = {loss};
       FT_ASSERT_OK(group[rank]->AllReduce(losses));
       FT_ASSERT_OK_AND_ASSIGN(const double norm,
