@@ -23,10 +23,11 @@ constexpr absl::Duration kDrainGrace = absl::Seconds(25);
 int Run(WorkerConfig config) {
   umask(077);
   StopSignals& stop = StopSignals::Install();
-  absl::Status status = ParseLoopbackAddress(config.coordinator).status();
   const std::string endpoint_file = config.endpoint_file;
   const std::string worker_id = config.worker_id;
-  absl::StatusOr<std::unique_ptr<Daemon>> daemon = status;
+  absl::StatusOr<std::unique_ptr<Daemon>> daemon =
+      absl::UnknownError("not started");
+  absl::Status status = ParseLoopbackAddress(config.coordinator).status();
   if (status.ok()) {
     daemon = Daemon::Start(std::move(config));
     status = daemon.status();
