@@ -81,8 +81,9 @@ absl::StatusOr<std::vector<TokenizedExample>> CutQuestion(
   }
   if (best.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the answer alone is longer than data.cutoff_len ",
-                     cutoff_len, " allows"));
+        absl::StrCat("does not fit data.cutoff_len ", cutoff_len,
+                     " even without its question; raise it, or set "
+                     "data.over_cutoff to drop"));
   }
   return best;
 }

@@ -15,7 +15,7 @@
 #include "common/file.h"
 #include "common/status.h"
 #include "data/digest.h"
-#include "data/json_rows.h"
+#include "data/json_reader.h"
 #include "data/row_formats.h"
 #include "data/variables.h"
 

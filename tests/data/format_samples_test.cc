@@ -4,7 +4,7 @@
 // are not.
 
 #include "common/file.h"
-#include "data/json_rows.h"
+#include "data/json_reader.h"
 #include "data/row_formats.h"
 #include "tests/testing/status_matchers.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-#include "data/json_rows.h"
+#include "data/json_reader.h"
 
 #include <algorithm>
 #include <utility>

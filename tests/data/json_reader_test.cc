@@ -2,7 +2,7 @@
 //
 // Rows of files: arrays and lines, one bad row among good ones, limits.
 
-#include "data/json_rows.h"
+#include "data/json_reader.h"
 
 #include "common/file.h"
 #include "tests/testing/status_matchers.h"
@@ -14,7 +14,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-class JsonRowsTest : public ::testing::Test {
+class JsonReaderTest : public ::testing::Test {
  protected:
   void Read(const std::string& text) {
     rows_.clear();
@@ -34,7 +34,7 @@ class JsonRowsTest : public ::testing::Test {
   std::vector<std::string> bad_;
 };
 
-TEST_F(JsonRowsTest, ArraysAndLinesAreToldApart) {
+TEST_F(JsonReaderTest, ArraysAndLinesAreToldApart) {
   Read(" [1, {\"a\": \"],[\"},\n[3, [4]] ] \n");
   EXPECT_THAT(rows_, ElementsAre(1, 2, 3));
   EXPECT_THAT(lines_, ElementsAre(1, 1, 2));
@@ -44,7 +44,7 @@ TEST_F(JsonRowsTest, ArraysAndLinesAreToldApart) {
   EXPECT_THAT(bad_, IsEmpty());
 }
 
-TEST_F(JsonRowsTest, EmptyFilesAndMarksOfEditorsAreNoFaults) {
+TEST_F(JsonReaderTest, EmptyFilesAndMarksOfEditorsAreNoFaults) {
   for (const char* text : {"", "\n\n", "[]", " [ ] ", "\xEF\xBB\xBF[]"}) {
     Read(text);
     EXPECT_THAT(rows_, IsEmpty()) << text;
@@ -54,21 +54,21 @@ TEST_F(JsonRowsTest, EmptyFilesAndMarksOfEditorsAreNoFaults) {
   EXPECT_THAT(rows_, ElementsAre(1));
 }
 
-TEST_F(JsonRowsTest, ABadLineIsToldWithItsPlaceAndOthersAreRead) {
+TEST_F(JsonReaderTest, ABadLineIsToldWithItsPlaceAndOthersAreRead) {
   Read("{}\n{\"a\": }\n{}\n{} {}\n");
   EXPECT_THAT(rows_, ElementsAre(1, 3));
   EXPECT_THAT(bad_, ElementsAre("d.json:2:7: row 2: not valid JSON",
                                 "d.json:4:4: row 4: not valid JSON"));
 }
 
-TEST_F(JsonRowsTest, ABadRowOfAnArrayIsToldWithItsPlaceAndOthersAreRead) {
+TEST_F(JsonReaderTest, ABadRowOfAnArrayIsToldWithItsPlaceAndOthersAreRead) {
   Read("[\n{\"a\": 1},\n  {\"b\"}, 7,\n {\"c\":\n  x}, {}]");
   EXPECT_THAT(rows_, ElementsAre(1, 3, 5));
   EXPECT_THAT(bad_, ElementsAre("d.json:3:7: row 2: not valid JSON",
                                 "d.json:5:3: row 4: not valid JSON"));
 }
 
-TEST_F(JsonRowsTest, AnArrayEndsWhereItEnds) {
+TEST_F(JsonReaderTest, AnArrayEndsWhereItEnds) {
   Read("[1, 2");
   EXPECT_THAT(rows_, ElementsAre(1, 2));
   EXPECT_THAT(bad_, ElementsAre("d.json:1:6: the array is not closed"));
@@ -80,13 +80,13 @@ TEST_F(JsonRowsTest, AnArrayEndsWhereItEnds) {
                                 "d.json:1:8: row 4: a row is missing here"));
 }
 
-TEST_F(JsonRowsTest, TextMustBeUtf8) {
+TEST_F(JsonReaderTest, TextMustBeUtf8) {
   Read("{\"a\": \"\xFF\"}\n{}");
   EXPECT_THAT(rows_, ElementsAre(2));
   EXPECT_THAT(bad_, ElementsAre("d.json:1:8: row 1: not valid UTF-8"));
 }
 
-TEST_F(JsonRowsTest, NestingIsBounded) {
+TEST_F(JsonReaderTest, NestingIsBounded) {
   const auto nested = [](int depth) {
     return std::string(depth, '[') + std::string(depth, ']');
   };
@@ -99,7 +99,7 @@ TEST_F(JsonRowsTest, NestingIsBounded) {
   EXPECT_THAT(rows_, ElementsAre(2));
 }
 
-TEST_F(JsonRowsTest, TheSizeOfARowIsBounded) {
+TEST_F(JsonReaderTest, TheSizeOfARowIsBounded) {
   const std::string long_text(kMaxRowBytes, 'a');
   Read("\"" + long_text + "\"\n1");
   EXPECT_THAT(rows_, ElementsAre(2));
@@ -110,7 +110,7 @@ TEST_F(JsonRowsTest, TheSizeOfARowIsBounded) {
   EXPECT_THAT(rows_, ElementsAre(2));
 }
 
-TEST_F(JsonRowsTest, AMissingFileIsNotFound) {
+TEST_F(JsonReaderTest, AMissingFileIsNotFound) {
   EXPECT_EQ(ReadJsonRows(
                 dir_ / "none.json", "none.json",
                 [](const RowPlace&, const Json&) {}, [](BadRow) {})
