@@ -140,7 +140,7 @@ int RunCheckCommand(const CheckCommand& command) {
                 out.dump(1, ' ', false,
                          nlohmann::ordered_json::error_handler_t::replace)
                     .c_str());
-  } else if (job.ok()) {
+  } else if (job.ok() && !command.quiet) {
     PrintReport("train", found.train);
     if (found.has_validation) PrintReport("validation", found.validation);
     std::printf("%-11s %ld\n", "steps", static_cast<long>(found.total_steps));

@@ -38,6 +38,7 @@ struct CheckCommand {
   std::string job_file;
   std::string model_root;
   std::string output = "table";  // table | json
+  bool quiet = false;            // Only what is wrong.
 };
 // Data, tokenizer and model of a job file.
 int RunCheckCommand(const CheckCommand& command);

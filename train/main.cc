@@ -58,6 +58,7 @@ int main(int argc, char** argv) {
   command->add_option("--model_root", model_root, "Folder of models");
   command->add_option("-o,--output", check.output, "table or json")
       ->check(CLI::IsMember({"table", "json"}));
+  command->add_flag("--quiet", check.quiet, "Only what is wrong");
   command->callback([&] {
     check.model_root = model_root;
     code = ft::RunCheckCommand(check);

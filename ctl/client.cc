@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "ctl/client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/address.h"
+#include "common/file.h"
+#include "common/grpc_status.h"
+#include "common/id.h"
+#include "common/status.h"
+#include "common/token.h"
+#include "ctl/paths.h"
+#include "ft/v1/admin.grpc.pb.h"
+#include "ft/v1/jobs.grpc.pb.h"
+
+namespace ft {
+namespace {
+
+constexpr absl::Duration kCallTimeout = absl::Seconds(10);
+constexpr int kTries = 5;
+
+absl::StatusOr<std::string> FindAddress(const GlobalOptions& options) {
+  if (!options.address.empty()) return options.address;
+  if (const char* address = std::getenv("FTCTL_ADDRESS")) return address;
+  const absl::StatusOr<std::string> text =
+      ReadFile(CoordinatorEndpoint(), 1 << 16);
+  if (text.ok()) {
+    const auto endpoint = nlohmann::json::parse(*text, nullptr, false);
+    if (endpoint.is_object() && endpoint.contains("client_address") &&
+        endpoint["client_address"].is_string()) {
+      return endpoint["client_address"].get<std::string>();
+    }
+  }
+  return absl::UnavailableError("no service is known on this machine");
+}
+
+std::string FindTokenFile(const GlobalOptions& options) {
+  if (!options.token_file.empty()) return options.token_file;
+  if (const char* file = std::getenv("FTCTL_TOKEN_FILE")) return file;
+  return AdminTokenFile();
+}
+
+}  // namespace
+
+struct Client::Stubs {
+  std::unique_ptr<v1::JobService::Stub> jobs;
+  std::unique_ptr<v1::AdminService::Stub> admin;
+};
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
+    const GlobalOptions& options) {
+  FT_ASSIGN_OR_RETURN(const std::string address, FindAddress(options));
+  FT_RETURN_IF_ERROR(ParseLoopbackAddress(address).status());
+  FT_ASSIGN_OR_RETURN(const std::string token,
+                      ReadTokenFile(FindTokenFile(options)));
+  return std::unique_ptr<Client>(new Client(address, token));
+}
+
+Client::Client(const std::string& address, std::string token)
+    : token_(std::move(token)) {
+  const auto channel = MakeChannel(address);
+  stubs_.reset(new Stubs{v1::JobService::NewStub(channel),
+                         v1::AdminService::NewStub(channel)});
+  artifacts_ = std::make_unique<ArtifactTransfer>(channel, token_);
+}
+
+Client::~Client() = default;
+
+namespace {
+
+// One unary call, again after UNAVAILABLE: every call of ours may be repeated.
+template <typename Response, typename Call>
+absl::StatusOr<Response> Unary(const std::string& token, const Call& call) {
+  for (int tries = 1;; ++tries) {
+    grpc::ClientContext context;
+    Prepare(context, token, kCallTimeout);
+    Response response;
+    const absl::Status status = FromGrpcStatus(call(&context, &response));
+    if (status.ok()) return response;
+    if (!absl::IsUnavailable(status) || tries == kTries) return status;
+    absl::SleepFor(absl::Milliseconds(100 << tries));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<v1::Job> Client::CreateJob(const v1::CreateJobRequest& request) {
+  return Unary<v1::Job>(token_, [&](auto* context, auto* response) {
+    return stubs_->jobs->CreateJob(context, request, response);
+  });
+}
+
+absl::StatusOr<v1::Job> Client::GetJob(const std::string& job_id) {
+  v1::GetJobRequest request;
+  request.set_job_id(job_id);
+  return Unary<v1::Job>(token_, [&](auto* context, auto* response) {
+    return stubs_->jobs->GetJob(context, request, response);
+  });
+}
+
+absl::StatusOr<v1::ListJobsResponse> Client::ListJobs(
+    const v1::ListJobsRequest& request) {
+  return Unary<v1::ListJobsResponse>(
+      token_, [&](auto* context, auto* response) {
+        return stubs_->jobs->ListJobs(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::Job> Client::CancelJob(const std::string& job_id) {
+  v1::CancelJobRequest request;
+  request.set_job_id(job_id);
+  request.set_request_id(MakeRequestId());
+  return Unary<v1::Job>(token_, [&](auto* context, auto* response) {
+    return stubs_->jobs->CancelJob(context, request, response);
+  });
+}
+
+absl::Status Client::DeleteJob(const std::string& job_id) {
+  v1::DeleteJobRequest request;
+  request.set_job_id(job_id);
+  request.set_request_id(MakeRequestId());
+  return Unary<google::protobuf::Empty>(token_,
+                                        [&](auto* context, auto* response) {
+                                          return stubs_->jobs->DeleteJob(
+                                              context, request, response);
+                                        })
+      .status();
+}
+
+absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(
+    const v1::ListEventsRequest& request) {
+  return Unary<v1::ListEventsResponse>(
+      token_, [&](auto* context, auto* response) {
+        return stubs_->jobs->ListEvents(context, request, response);
+      });
+}
+
+absl::Status Client::WatchJob(
+    const std::string& job_id,
+    const std::function<bool(const v1::WatchJobResponse&)>& on_update) {
+  v1::WatchJobRequest request;
+  request.set_job_id(job_id);
+  for (int tries = 0;; ++tries) {
+    grpc::ClientContext context;
+    Prepare(context, token_, absl::Hours(24));
+    const auto stream = stubs_->jobs->WatchJob(&context, request);
+    v1::WatchJobResponse response;
+    while (stream->Read(&response)) {
+      tries = 0;
+      if (!response.resume_token().empty()) {
+        request.set_resume_token(response.resume_token());
+      }
+      if (!on_update(response)) {
+        context.TryCancel();
+        stream->Finish();
+        return absl::OkStatus();
+      }
+    }
+    const absl::Status status = FromGrpcStatus(stream->Finish());
+    if (!absl::IsUnavailable(status) || tries >= 30) return status;
+    absl::SleepFor(absl::Seconds(1));
+  }
+}
+
+absl::Status Client::TailLogs(
+    const v1::TailLogsRequest& request,
+    const std::function<void(const v1::LogLine&)>& on_line) {
+  grpc::ClientContext context;
+  Prepare(context, token_, absl::Hours(24));
+  const auto stream = stubs_->jobs->TailLogs(&context, request);
+  v1::TailLogsResponse response;
+  while (stream->Read(&response)) {
+    for (const v1::LogLine& line : response.lines()) on_line(line);
+  }
+  return FromGrpcStatus(stream->Finish());
+}
+
+absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
+  return Unary<v1::ListWorkersResponse>(
+      token_, [&](auto* context, auto* response) {
+        return stubs_->admin->ListWorkers(context, {}, response);
+      });
+}
+
+absl::StatusOr<v1::ListModelsResponse> Client::ListModels() {
+  return Unary<v1::ListModelsResponse>(
+      token_, [&](auto* context, auto* response) {
+        return stubs_->admin->ListModels(context, {}, response);
+      });
+}
+
+absl::StatusOr<v1::GetServerInfoResponse> Client::GetServerInfo() {
+  return Unary<v1::GetServerInfoResponse>(
+      token_, [&](auto* context, auto* response) {
+        return stubs_->admin->GetServerInfo(context, {}, response);
+      });
+}
+
+}  // namespace ft

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ftctl's end of the coordinator's API: address, token, deadlines. gRPC stays
+// behind it.
+
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "artifact/transfer.h"
+#include "ctl/command.h"
+#include "ft/v1/admin.pb.h"
+#include "ft/v1/jobs.pb.h"
+
+namespace ft {
+
+// Not thread-safe, but for Cancel.
+class Client {
+ public:
+  // From --address, $FTCTL_ADDRESS or the local service's endpoint file, and
+  // --token_file, $FTCTL_TOKEN_FILE or the local service's token.
+  // UNAVAILABLE: no service is known.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(
+      const GlobalOptions& options);
+  ~Client();
+
+  absl::StatusOr<v1::Job> CreateJob(const v1::CreateJobRequest& request);
+  absl::StatusOr<v1::Job> GetJob(const std::string& job_id);
+  absl::StatusOr<v1::ListJobsResponse> ListJobs(
+      const v1::ListJobsRequest& request);
+  absl::StatusOr<v1::Job> CancelJob(const std::string& job_id);
+  absl::Status DeleteJob(const std::string& job_id);
+  absl::StatusOr<v1::ListEventsResponse> ListEvents(
+      const v1::ListEventsRequest& request);
+  // Calls on_update for each message until the job has ended or it returns
+  // false; goes on by itself after a break.
+  absl::Status WatchJob(
+      const std::string& job_id,
+      const std::function<bool(const v1::WatchJobResponse&)>& on_update);
+  absl::Status TailLogs(const v1::TailLogsRequest& request,
+                        const std::function<void(const v1::LogLine&)>& on_line);
+  absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::ListModelsResponse> ListModels();
+  absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
+
+  ArtifactTransfer& artifacts() { return *artifacts_; }
+
+ private:
+  struct Stubs;
+  Client(const std::string& address, std::string token);
+
+  std::string token_;
+  std::unique_ptr<Stubs> stubs_;
+  std::unique_ptr<ArtifactTransfer> artifacts_;
+};
+
+}  // namespace ft

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// check, submit, list, get, watch, wait, events, logs, cancel, delete.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "ctl/client.h"
+#include "ctl/command.h"
+#include "ctl/output.h"
+#include "ctl/submit.h"
+#include "ctl/watch.h"
+#include "jobspec/to_yaml.h"
+
+namespace ft {
+namespace {
+
+// Arguments of the chosen verb; there is one a process.
+struct Arguments {
+  std::string file;
+  std::string job;
+  bool watch = false;
+  bool no_check = false;
+  bool follow = false;
+  int rank = -1;
+  int tail = 0;
+  int limit = 50;
+  double timeout_seconds = 0;
+};
+Arguments arguments;
+
+// Connects and calls `act`; an error becomes the exit code.
+template <typename Act>
+int WithClient(const GlobalOptions& options, const Act& act) {
+  const absl::StatusOr<std::unique_ptr<Client>> client =
+      Client::Connect(options);
+  if (!client.ok()) return Fail(client.status());
+  return act(**client);
+}
+
+int PrintJob(const GlobalOptions& options, const v1::Job& job);
+
+std::string ProgressOf(const v1::Job& job) {
+  const v1::StepMetrics& step = job.status().progress();
+  return step.total_steps() == 0
+             ? ""
+             : absl::StrCat(step.step(), "/", step.total_steps());
+}
+
+int Check() {
+  std::string folder;
+  const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(arguments.file, folder);
+  if (!spec.ok()) {
+    Fail(spec.status());
+    return 3;
+  }
+  return CheckData(arguments.file, /*quiet=*/false);
+}
+
+int SubmitFile(const GlobalOptions& options) {
+  std::string folder;
+  const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(arguments.file, folder);
+  if (!spec.ok()) {
+    const int code = Fail(spec.status());
+    std::fprintf(stderr, "Nothing was submitted.\n");
+    return code == 4 ? 4 : 3;
+  }
+  if (!arguments.no_check && arguments.file != "-") {
+    const int code = CheckData(arguments.file, /*quiet=*/true);
+    if (code != 0) {
+      std::fprintf(stderr, "Nothing was submitted.\n");
+      return code;
+    }
+  }
+  return WithClient(options, [&](Client& client) {
+    const absl::StatusOr<v1::Job> job = Submit(client, *spec, folder);
+    if (!job.ok()) {
+      const int code = Fail(job.status());
+      std::fprintf(stderr, "Nothing was submitted.\n");
+      return code;
+    }
+    if (options.output == "json" || options.output == "yaml") {
+      PrintMessage(options, *job);
+    } else {
+      std::printf("%s\n", job->job_id().c_str());
+      std::fflush(stdout);
+    }
+    if (arguments.watch) return WatchToEnd(client, options, job->job_id());
+    if (options.output == "table") {
+      std::fprintf(stderr, "Follow it with: ftctl watch %s\n",
+                   job->job_id().c_str());
+    }
+    return 0;
+  });
+}
+
+int List(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    v1::ListJobsRequest request;
+    request.set_page_size(arguments.limit);
+    const absl::StatusOr<v1::ListJobsResponse> list = client.ListJobs(request);
+    if (!list.ok()) return Fail(list.status());
+    if (options.output == "json" || options.output == "yaml") {
+      PrintMessage(options, *list);
+      return 0;
+    }
+    std::vector<std::vector<std::string>> rows;
+    for (const v1::Job& job : list->jobs()) {
+      if (options.output == "name") {
+        std::printf("%s\n", job.job_id().c_str());
+        continue;
+      }
+      rows.push_back(
+          {job.job_id(), job.spec().name(), StateName(job.status().state()),
+           ProgressOf(job),
+           job.status().progress().step() == 0
+               ? ""
+               : absl::StrFormat("%.4f", job.status().progress().loss()),
+           AgeOf(job.status().created())});
+    }
+    if (options.output != "name") {
+      PrintTable(options, {"JOB", "NAME", "STATE", "STEP", "LOSS", "AGE"},
+                 rows);
+    }
+    return 0;
+  });
+}
+
+int PrintJob(const GlobalOptions& options, const v1::Job& job) {
+  if (options.output == "name") {
+    std::printf("%s\n", job.job_id().c_str());
+    return 0;
+  }
+  if (options.output != "table") {
+    PrintMessage(options, job);
+    return 0;
+  }
+  const v1::JobStatus& status = job.status();
+  std::vector<std::vector<std::string>> rows = {
+      {"job", job.job_id()},
+      {"name", job.spec().name()},
+      {"state", StateName(status.state())}};
+  const auto add = [&](const char* name, const std::string& value) {
+    if (!value.empty()) rows.push_back({name, value});
+  };
+  add("reason", status.reason());
+  add("message", status.message());
+  add("waits for", status.waiting_for());
+  add("step", ProgressOf(job));
+  if (status.progress().step() > 0) {
+    add("loss", absl::StrFormat("%.4f", status.progress().loss()));
+  }
+  if (status.evaluation().has_eval_loss()) {
+    add("validation",
+        absl::StrFormat("%.4f after step %d", status.evaluation().eval_loss(),
+                        status.evaluation().step()));
+  }
+  if (status.checkpoint_step() > 0) {
+    add("checkpoint", absl::StrCat("step ", status.checkpoint_step()));
+  }
+  add("artifact", status.artifact_name());
+  add("age", AgeOf(status.created()));
+  for (const v1::Attempt& attempt : status.attempts()) {
+    std::string text = absl::StrCat("epoch ", attempt.epoch());
+    if (attempt.cause() != 0) {
+      absl::StrAppend(&text, ", ", CauseName(attempt.cause()));
+    }
+    if (!attempt.message().empty()) {
+      absl::StrAppend(&text, ": ", attempt.message());
+    }
+    add(absl::StrCat("attempt ", attempt.number()).c_str(), text);
+  }
+  GlobalOptions plain = options;
+  plain.no_headers = true;
+  PrintTable(plain, {"", ""}, rows);
+  return 0;
+}
+
+int Get(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    const absl::StatusOr<v1::Job> job = client.GetJob(arguments.job);
+    return job.ok() ? PrintJob(options, *job) : Fail(job.status());
+  });
+}
+
+int Wait(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    const absl::Time deadline =
+        arguments.timeout_seconds > 0
+            ? absl::Now() + absl::Seconds(arguments.timeout_seconds)
+            : absl::InfiniteFuture();
+    while (true) {
+      const absl::StatusOr<v1::Job> job = client.GetJob(arguments.job);
+      if (!job.ok()) return Fail(job.status());
+      if (IsTerminal(job->status().state())) {
+        std::fprintf(stderr, "%s\n", StateName(job->status().state()).c_str());
+        return ExitCodeOfJob(*job);
+      }
+      if (absl::Now() > deadline) {
+        return Fail(absl::DeadlineExceededError(absl::StrCat(
+            arguments.job, " is ", StateName(job->status().state()))));
+      }
+      absl::SleepFor(absl::Milliseconds(200));
+    }
+  });
+}
+
+int Events(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    v1::ListEventsRequest request;
+    request.set_job_id(arguments.job);
+    request.set_page_size(1000);
+    std::vector<std::vector<std::string>> rows;
+    do {
+      const absl::StatusOr<v1::ListEventsResponse> page =
+          client.ListEvents(request);
+      if (!page.ok()) return Fail(page.status());
+      if (options.output != "table") {
+        PrintMessage(options, *page);
+      }
+      for (const v1::Event& event : page->events()) {
+        rows.push_back(
+            {absl::StrCat(event.job_seq()),
+             absl::FormatTime("%H:%M:%S",
+                              absl::FromUnixSeconds(event.at().seconds()),
+                              absl::LocalTimeZone()),
+             event.epoch() == 0 ? "" : absl::StrCat(event.epoch()),
+             v1::EventKind_Name(event.kind()).substr(sizeof("EVENT_KIND_") - 1),
+             event.message()});
+      }
+      request.set_page_token(page->next_page_token());
+    } while (!request.page_token().empty());
+    if (options.output == "table") {
+      PrintTable(options, {"SEQ", "TIME", "EPOCH", "EVENT", "MESSAGE"}, rows);
+    }
+    return 0;
+  });
+}
+
+int Logs(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    v1::TailLogsRequest request;
+    request.set_job_id(arguments.job);
+    request.set_follow(arguments.follow);
+    request.set_tail_lines(arguments.tail);
+    if (arguments.rank >= 0) request.set_rank(arguments.rank);
+    const absl::Status status =
+        client.TailLogs(request, [&](const v1::LogLine& line) {
+          if (options.output == "json") {
+            PrintMessage(options, line);
+          } else {
+            std::printf("[%d] %s\n", line.rank(), line.text().c_str());
+          }
+          std::fflush(stdout);
+        });
+    return status.ok() ? 0 : Fail(status);
+  });
+}
+
+int Cancel(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    const absl::StatusOr<v1::Job> job = client.CancelJob(arguments.job);
+    if (!job.ok()) return Fail(job.status());
+    std::fprintf(stderr, "%s %s\n", job->job_id().c_str(),
+                 StateName(job->status().state()).c_str());
+    return 0;
+  });
+}
+
+int Delete(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    const absl::Status status = client.DeleteJob(arguments.job);
+    if (!status.ok()) return Fail(status);
+    std::fprintf(stderr, "%s deleted\n", arguments.job.c_str());
+    return 0;
+  });
+}
+
+}  // namespace
+
+void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
+  const auto add = [&](const char* name, const char* help, auto run) {
+    CLI::App* command = app.add_subcommand(name, help)->group("Jobs");
+    command->callback([&options, &code, run] { code = run(options); });
+    return command;
+  };
+  const auto takes_job = [](CLI::App* command) {
+    command->add_option("job", arguments.job, "A job's id")->required();
+    return command;
+  };
+
+  CLI::App* command = app.add_subcommand(
+      "check",
+      "Find mistakes in a job file, its data and its model, without a "
+      "coordinator\n\n  ftctl check job.yaml");
+  command->group("Jobs");
+  command->add_option("file", arguments.file, "Job file")->required();
+  command->callback([&code] { code = Check(); });
+
+  command = add("submit",
+                "Queue a job, print its id\n\n  ftctl submit job.yaml --watch\n"
+                "  JOB=$(ftctl submit job.yaml -o name)",
+                SubmitFile);
+  command->add_option("file", arguments.file, "Job file, or - for stdin")
+      ->required();
+  command->add_flag("-w,--watch", arguments.watch, "Follow it until it ends");
+  command->add_flag("--no_check", arguments.no_check,
+                    "Leave data and model to the worker's own check");
+
+  add("list", "Jobs, the newest first", List)
+      ->add_option("--limit", arguments.limit, "At most so many")
+      ->check(CLI::Range(1, 1000));
+  takes_job(add("get", "One job\n\n  ftctl get JOB -o json", Get));
+  takes_job(add("watch", "Follow a job's loss until it ends",
+                [](const GlobalOptions& given) {
+                  return WithClient(given, [&](Client& client) {
+                    return WatchToEnd(client, given, arguments.job);
+                  });
+                }));
+  takes_job(add("wait",
+                "Return when the job has ended: 0 succeeded, 10 failed, 11 "
+                "cancelled",
+                Wait))
+      ->add_option("--timeout", arguments.timeout_seconds,
+                   "Seconds; then exit 8");
+  takes_job(add("events", "What happened to a job", Events));
+  command = takes_job(
+      add("logs", "What its ranks said\n\n  ftctl logs JOB -f", Logs));
+  command->add_flag("-f,--follow", arguments.follow, "Until the job ends");
+  command->add_option("--rank", arguments.rank, "Only this rank");
+  command->add_option("--tail", arguments.tail, "Only the last so many lines");
+  takes_job(add("cancel", "Stop a job for good", Cancel));
+  takes_job(add("delete", "Remove an ended job", Delete));
+}
+
+}  // namespace ft

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Results on stdout as people or programs want them: a table, JSON, YAML or
+// bare names.
+
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <string>
+#include <vector>
+
+#include "ctl/command.h"
+#include "ft/v1/jobs.pb.h"
+
+namespace ft {
+
+// Columns as wide as their widest cell; the header in bold on a terminal,
+// unless NO_COLOR is set.
+void PrintTable(const GlobalOptions& options,
+                const std::vector<std::string>& header,
+                const std::vector<std::vector<std::string>>& rows);
+
+// Proto JSON, or the same as YAML.
+void PrintMessage(const GlobalOptions& options,
+                  const google::protobuf::Message& message);
+
+// "QUEUED" of JOB_STATE_QUEUED.
+std::string StateName(v1::JobState state);
+std::string CauseName(v1::AttemptCause cause);
+bool IsTerminal(v1::JobState state);
+
+// "3m12s", "2h05m"; "" before 1970.
+std::string AgeOf(const google::protobuf::Timestamp& since);
+std::string DurationText(double seconds);
+
+}  // namespace ft

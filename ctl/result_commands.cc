@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// fetch, chat, model, workers: results and what they are made with.
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/bytes.h"
+#include "common/digest.h"
+#include "common/file.h"
+#include "common/status.h"
+#include "ctl/client.h"
+#include "ctl/command.h"
+#include "ctl/output.h"
+#include "ctl/paths.h"
+#include "ctl/train_program.h"
+#include "jobspec/model_root.h"
+
+namespace ft {
+namespace {
+
+struct Arguments {
+  std::string job;
+  std::string dir;
+  std::string model;
+  std::string source;
+  std::string name;
+  bool sample = false;
+  int64_t max_new_tokens = 256;
+  std::vector<std::string> text;
+};
+Arguments arguments;
+
+// Fetches the job's adapter into `dir`; files that are there with their digest
+// are kept.
+absl::Status FetchResult(Client& client, const v1::Job& job,
+                         const std::string& dir, bool quiet) {
+  if (job.status().artifact_manifest_sha256().empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(job.job_id(), " is ", StateName(job.status().state()),
+                     " and has no result"));
+  }
+  FT_ASSIGN_OR_RETURN(
+      const v1::Manifest manifest,
+      client.artifacts().ReadManifest(job.status().artifact_manifest_sha256()));
+  FT_RETURN_IF_ERROR(MakeDirs(dir));
+  const bool is_terminal = isatty(STDERR_FILENO) == 1;
+  for (const v1::FileEntry& file : manifest.files()) {
+    const std::string path = JoinPath(dir, file.path());
+    FT_RETURN_IF_ERROR(MakeDirs(DirName(path)));
+    const absl::StatusOr<std::string> known = Sha256OfFile(path);
+    if (!known.ok() || *known != file.sha256()) {
+      FT_RETURN_IF_ERROR(client.artifacts().Download(
+                             file.sha256(), file.bytes(), path,
+                             [&](int64_t done, int64_t total) {
+                               if (is_terminal && !quiet && total > (8 << 20)) {
+                                 std::fprintf(stderr, "\r%s of %s ",
+                                              FormatBytes(done).c_str(),
+                                              FormatBytes(total).c_str());
+                               }
+                             }),
+                         file.path());
+    }
+    if (!quiet) std::printf("%s\n", path.c_str());
+  }
+  return absl::OkStatus();
+}
+
+int Fetch(const GlobalOptions& options) {
+  const auto fetch = [&]() -> absl::Status {
+    FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                        Client::Connect(options));
+    FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
+    return FetchResult(*client, job,
+                       arguments.dir.empty() ? arguments.job : arguments.dir,
+                       /*quiet=*/false);
+  };
+  const absl::Status status = fetch();
+  return status.ok() ? 0 : Fail(status);
+}
+
+absl::StatusOr<std::string> ModelDir(const std::string& name) {
+  const std::string dir = JoinPath(ModelRootDir(), name);
+  if (IsModelName(name) && IsDirectory(dir)) return dir;
+  if (IsDirectory(name)) return name;
+  return absl::NotFoundError(absl::StrCat("no model \"", name, "\" under ",
+                                          ModelRootDir(),
+                                          "; see ftctl model ls"));
+}
+
+int Chat(const GlobalOptions& options) {
+  const auto prepare = [&](std::vector<std::string>& words) -> absl::Status {
+    std::string model = arguments.model, adapter;
+    if (!arguments.job.empty()) {
+      FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                          Client::Connect(options));
+      FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
+      adapter = JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
+      FT_RETURN_IF_ERROR(FetchResult(*client, job, adapter, /*quiet=*/true));
+      model = job.spec().model().base();
+    }
+    FT_ASSIGN_OR_RETURN(const std::string dir, ModelDir(model));
+    words = {"chat", "--model", dir, "--max_new_tokens",
+             absl::StrCat(arguments.max_new_tokens)};
+    if (!adapter.empty()) {
+      words.push_back("--adapter");
+      words.push_back(adapter);
+    }
+    if (arguments.sample) words.push_back("--sample");
+    words.push_back("--");
+    words.push_back(absl::StrJoin(arguments.text, " "));
+    return absl::OkStatus();
+  };
+  std::vector<std::string> words;
+  const absl::Status status = prepare(words);
+  if (!status.ok()) return Fail(status);
+  const absl::StatusOr<int> code = RunTrainProgram(words);
+  return code.ok() ? *code : Fail(code.status());
+}
+
+int ImportModelCommand() {
+  if (!IsModelName(arguments.name)) {
+    std::fprintf(stderr,
+                 "--name \"%s\" is no name; use a-z, 0-9, '.', '_' and '-'\n",
+                 arguments.name.c_str());
+    return 2;
+  }
+  const std::string target = JoinPath(ModelRootDir(), arguments.name);
+  if (Exists(target)) {
+    std::fprintf(stderr, "model %s is there already (%s)\n",
+                 arguments.name.c_str(), target.c_str());
+    return 6;
+  }
+  if (const absl::Status status = MakeDirs(ModelRootDir()); !status.ok()) {
+    return Fail(status);
+  }
+  const absl::StatusOr<int> code =
+      RunTrainProgram({"import", arguments.source, target});
+  if (!code.ok()) return Fail(code.status());
+  if (*code == 0) std::printf("%s\n", arguments.name.c_str());
+  return *code;
+}
+
+int ListModels(const GlobalOptions& options) {
+  ModelRoot root(ModelRootDir());
+  std::vector<std::string> problems;
+  std::vector<std::vector<std::string>> rows;
+  v1::ListModelsResponse response;
+  for (const v1::ModelInfo& model : root.List(&problems)) {
+    rows.push_back({model.name(), FormatBytes(model.bytes()),
+                    model.digest().substr(0, 12)});
+    v1::ModelInfo& listed = *response.add_models()->mutable_model();
+    listed = model;
+    listed.clear_config_json();
+    if (options.output == "name") std::printf("%s\n", model.name().c_str());
+  }
+  if (options.output == "table") {
+    PrintTable(options, {"MODEL", "SIZE", "DIGEST"}, rows);
+  } else if (options.output != "name") {
+    PrintMessage(options, response);
+  }
+  for (const std::string& problem : problems) {
+    std::fprintf(stderr, "%s\n", problem.c_str());
+  }
+  return 0;
+}
+
+int ListWorkers(const GlobalOptions& options) {
+  const absl::StatusOr<std::unique_ptr<Client>> client =
+      Client::Connect(options);
+  if (!client.ok()) return Fail(client.status());
+  const absl::StatusOr<v1::ListWorkersResponse> list = (*client)->ListWorkers();
+  if (!list.ok()) return Fail(list.status());
+  if (options.output == "json" || options.output == "yaml") {
+    PrintMessage(options, *list);
+    return 0;
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const v1::WorkerInfo& worker : list->workers()) {
+    if (options.output == "name") {
+      std::printf("%s\n", worker.worker_id().c_str());
+      continue;
+    }
+    std::vector<std::string> running;
+    for (const v1::RunningRank& rank : worker.running()) {
+      running.push_back(absl::StrCat(rank.job_id(), "/", rank.rank()));
+    }
+    rows.push_back({worker.worker_id(),
+                    v1::WorkerState_Name(worker.state())
+                        .substr(sizeof("WORKER_STATE_") - 1),
+                    absl::StrCat(worker.inventory().slots_size()),
+                    absl::StrCat(worker.inventory().cpus()),
+                    FormatBytes(worker.inventory().memory_bytes()),
+                    worker.inventory().isa_class(),
+                    absl::StrJoin(running, " ")});
+  }
+  if (options.output != "name") {
+    PrintTable(options,
+               {"WORKER", "STATE", "SLOTS", "CPUS", "MEMORY", "ISA", "RUNNING"},
+               rows);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
+  CLI::App* command = app.add_subcommand(
+      "fetch", "Download a job's adapter\n\n  ftctl fetch JOB out/");
+  command->group("Results");
+  command->add_option("job", arguments.job, "A job's id")->required();
+  command->add_option("dir", arguments.dir, "Folder; default: the job's id");
+  command->callback([&] { code = Fetch(options); });
+
+  command = app.add_subcommand(
+      "chat",
+      "Ask a job's result, or a model\n\n  ftctl chat --job JOB \"Who are "
+      "you?\"\n  ftctl chat --model smollm2-135m \"Who are you?\"");
+  command->group("Results");
+  CLI::Option* job = command->add_option("--job", arguments.job, "A job's id");
+  command->add_option("--model", arguments.model, "A model's name")
+      ->excludes(job);
+  command->add_flag("--sample", arguments.sample, "Draw the answer");
+  command->add_option("--max_new_tokens", arguments.max_new_tokens);
+  command->add_option("text", arguments.text, "What to say")->required();
+  command->callback([&] {
+    if (arguments.job.empty() && arguments.model.empty()) {
+      throw CLI::ValidationError("chat needs --job or --model");
+    }
+    code = Chat(options);
+  });
+
+  CLI::App* model = app.add_subcommand("model", "Models of this machine");
+  model->group("Results");
+  model->require_subcommand(1);
+  command = model->add_subcommand(
+      "import",
+      "Make a model usable as model.base\n\n  ftctl model import model.gguf "
+      "--name smollm2-135m");
+  command->add_option("source", arguments.source, "GGUF file or HF directory")
+      ->required();
+  command->add_option("--name", arguments.name, "Its name")->required();
+  command->callback([&] { code = ImportModelCommand(); });
+  command = model->add_subcommand("ls", "Models under the model root");
+  command->callback([&] { code = ListModels(options); });
+
+  command = app.add_subcommand("workers", "Machines and what runs on them");
+  command->group("Cluster");
+  command->callback([&] { code = ListWorkers(options); });
+}
+
+}  // namespace ft

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "ctl/submit.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "common/bytes.h"
+#include "common/digest.h"
+#include "common/file.h"
+#include "common/id.h"
+#include "common/status.h"
+#include "ctl/paths.h"
+#include "ctl/train_program.h"
+#include "jobspec/from_yaml.h"
+#include "jobspec/yaml_reader.h"
+
+namespace ft {
+namespace {
+
+// Uploads one file; `sha256` and `bytes` become its own.
+absl::Status UploadData(Client& client, const std::string& folder,
+                        std::string& path, std::string& sha256,
+                        int64_t& bytes) {
+  const std::string file = JoinPath(folder, path);
+  FT_ASSIGN_OR_RETURN(bytes, FileSize(file));
+  FT_ASSIGN_OR_RETURN(sha256, Sha256OfFile(file));
+  const bool is_terminal = isatty(STDERR_FILENO) == 1;
+  FT_RETURN_IF_ERROR(client.artifacts().UploadFile(
+                         file, sha256, {},
+                         [&](int64_t done, int64_t total) {
+                           if (is_terminal && total > (8 << 20)) {
+                             std::fprintf(stderr, "\r%s: %s of %s ",
+                                          path.c_str(),
+                                          FormatBytes(done).c_str(),
+                                          FormatBytes(total).c_str());
+                           }
+                         }),
+                     "upload of ", path);
+  // The name is for messages; the folder is the user's own affair.
+  path = BaseName(path);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path,
+                                        std::string& folder) {
+  if (path == "-") {
+    folder = ".";
+    const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+    return ParseJobFile(text, "stdin");
+  }
+  folder = DirName(path);
+  FT_ASSIGN_OR_RETURN(const std::string text,
+                      ReadFile(path, static_cast<int64_t>(kMaxYamlBytes) + 1));
+  return ParseJobFile(text, BaseName(path));
+}
+
+int CheckData(const std::string& job_file, bool quiet) {
+  if (!FindTrainProgram().ok()) {
+    std::fprintf(stderr,
+                 "ft-train is not installed here: only the job file was "
+                 "checked, not data and model.\n");
+    return 0;
+  }
+  const absl::StatusOr<int> code = RunTrainProgram(
+      quiet ? std::vector<std::string>{"check", job_file, "--model_root",
+                                       ModelRootDir(), "--quiet"}
+            : std::vector<std::string>{"check", job_file, "--model_root",
+                                       ModelRootDir()});
+  return code.ok() ? *code : Fail(code.status());
+}
+
+absl::StatusOr<v1::Job> Submit(Client& client, v1::JobSpec spec,
+                               const std::string& folder) {
+  for (v1::Dataset& dataset : *spec.mutable_data()->mutable_train()) {
+    int64_t bytes = 0;
+    FT_RETURN_IF_ERROR(UploadData(client, folder, *dataset.mutable_path(),
+                                  *dataset.mutable_sha256(), bytes));
+    dataset.set_bytes(bytes);
+  }
+  v1::Validation& validation = *spec.mutable_data()->mutable_validation();
+  if (validation.has_path()) {
+    int64_t bytes = 0;
+    FT_RETURN_IF_ERROR(UploadData(client, folder, *validation.mutable_path(),
+                                  *validation.mutable_sha256(), bytes));
+    validation.set_bytes(bytes);
+  } else if (!validation.has_share()) {
+    spec.mutable_data()->clear_validation();
+  }
+  v1::CreateJobRequest request;
+  *request.mutable_spec() = std::move(spec);
+  request.set_request_id(MakeRequestId());
+  return client.CreateJob(request);
+}
+
+}  // namespace ft

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ftctl links no torch: what needs it is done by the ft-train beside it.
+
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace ft {
+
+// NOT_FOUND: ft-train is not installed beside ftctl.
+absl::StatusOr<std::string> FindTrainProgram();
+
+// Runs it and returns its exit code. Its output goes where ours goes.
+absl::StatusOr<int> RunTrainProgram(const std::vector<std::string>& words);
+
+}  // namespace ft

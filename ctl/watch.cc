@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "ctl/watch.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/bytes.h"
+#include "ctl/output.h"
+
+namespace ft {
+namespace {
+
+std::string watched_job;
+
+// Only what is safe in a handler.
+void StopWatching(int) {
+  constexpr char kText[] =
+      "\nStopped watching; the job goes on. Watch again with: ftctl watch ";
+  [[maybe_unused]] ssize_t put = write(STDERR_FILENO, kText, sizeof(kText) - 1);
+  put = write(STDERR_FILENO, watched_job.c_str(), watched_job.size());
+  put = write(STDERR_FILENO, "\n", 1);
+  _exit(130);
+}
+
+std::string ProgressLine(const v1::StepMetrics& step) {
+  if (step.has_eval_loss()) {
+    return absl::StrFormat("step %d/%d  validation loss %.4f", step.step(),
+                           step.total_steps(), step.eval_loss());
+  }
+  const double left =
+      static_cast<double>(step.total_steps() - step.step()) * step.seconds();
+  return absl::StrFormat(
+      "step %d/%d  loss %.4f  lr %.2e  %.0f tok/s  %s  %s left", step.step(),
+      step.total_steps(), step.loss(), step.learning_rate(),
+      step.seconds() > 0 ? static_cast<double>(step.tokens()) / step.seconds()
+                         : 0.0,
+      FormatBytes(step.peak_rss_bytes()), DurationText(left));
+}
+
+class Screen {
+ public:
+  explicit Screen(bool is_live) : is_live_(is_live) {}
+
+  // A line that stays.
+  void Say(const std::string& line) {
+    if (is_live_ && has_live_line_) std::fprintf(stderr, "\r\033[K");
+    std::fprintf(stderr, "%s\n", line.c_str());
+    has_live_line_ = false;
+  }
+  // The line that the next one replaces.
+  void Show(const std::string& line) {
+    if (!is_live_) return Say(line);
+    std::fprintf(stderr, "\r\033[K%s", line.c_str());
+    std::fflush(stderr);
+    has_live_line_ = true;
+  }
+
+ private:
+  const bool is_live_;
+  bool has_live_line_ = false;
+};
+
+void PrintSummary(const v1::Job& job) {
+  const v1::JobStatus& status = job.status();
+  std::fprintf(stderr, "%s %s", job.job_id().c_str(),
+               StateName(status.state()).c_str());
+  if (status.started().seconds() > 0) {
+    std::fprintf(stderr, " after %s",
+                 DurationText(static_cast<double>(status.ended().seconds() -
+                                                  status.started().seconds()))
+                     .c_str());
+  }
+  std::fprintf(stderr, ", %d attempt%s\n", status.attempts_size(),
+               status.attempts_size() == 1 ? "" : "s");
+  if (status.progress().step() > 0) {
+    std::fprintf(stderr, "  last step      %ld, loss %.4f\n",
+                 static_cast<long>(status.progress().step()),
+                 status.progress().loss());
+  }
+  if (status.evaluation().has_eval_loss()) {
+    std::fprintf(stderr, "  validation     loss %.4f after step %ld\n",
+                 status.evaluation().eval_loss(),
+                 static_cast<long>(status.evaluation().step()));
+  }
+  if (!status.artifact_name().empty()) {
+    std::fprintf(stderr, "  result         ftctl fetch %s\n",
+                 job.job_id().c_str());
+  }
+  if (!status.message().empty()) {
+    std::fprintf(stderr, "  %s%s%s\n", status.reason().c_str(),
+                 status.reason().empty() ? "" : ": ", status.message().c_str());
+  }
+}
+
+}  // namespace
+
+int ExitCodeOfJob(const v1::Job& job) {
+  switch (job.status().state()) {
+    case v1::JOB_STATE_SUCCEEDED:
+      return 0;
+    case v1::JOB_STATE_CANCELLED:
+      return 11;
+    default:
+      return 10;
+  }
+}
+
+int WatchToEnd(Client& client, const GlobalOptions& options,
+               const std::string& job_id) {
+  watched_job = job_id;
+  signal(SIGINT, &StopWatching);
+  const bool as_json = options.output == "json";
+  Screen screen(isatty(STDERR_FILENO) == 1 && !as_json);
+  bool has_ended = false;
+  const absl::Status status =
+      client.WatchJob(job_id, [&](const v1::WatchJobResponse& update) {
+        if (as_json) {
+          PrintMessage(options, update);
+        } else if (update.has_event()) {
+          screen.Say(update.event().message());
+        } else if (update.has_progress()) {
+          screen.Show(ProgressLine(update.progress()));
+        }
+        if (update.has_job()) {
+          has_ended = IsTerminal(update.job().status().state());
+        }
+        return true;
+      });
+  signal(SIGINT, SIG_DFL);
+  if (!status.ok()) return Fail(status);
+  const absl::StatusOr<v1::Job> job = client.GetJob(job_id);
+  if (!job.ok()) return Fail(job.status());
+  if (!as_json) {
+    screen.Say("");
+    PrintSummary(*job);
+  }
+  return ExitCodeOfJob(*job);
+}
+
+}  // namespace ft
