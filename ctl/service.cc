@@ -3,8 +3,10 @@
 #include "ctl/service.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/address.h"
 #include "common/file.h"
 #include "common/status.h"
 #include "ctl/client.h"
@@ -98,16 +101,42 @@ absl::Status WaitUntil(const std::string& what, const std::string& log,
   return absl::OkStatus();
 }
 
+// The address of the coordinator that was here before, if it is free: workers
+// that outlived it, and their running attempts, find the new one by themselves.
+std::string FormerAddress(const nlohmann::json& endpoint,
+                          const std::string& listener) {
+  const std::string any = "127.0.0.1:0";
+  if (!endpoint.is_object() || !endpoint.contains(listener) ||
+      !endpoint[listener].is_string()) {
+    return any;
+  }
+  const std::string address = endpoint[listener].get<std::string>();
+  const absl::StatusOr<HostPort> parsed = ParseLoopbackAddress(address);
+  if (!parsed.ok()) return any;
+  const UniqueFd probe(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int reuse = 1;
+  setsockopt(probe.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+  sockaddr_in name = {};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(static_cast<uint16_t>(parsed->port));
+  name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const bool is_free =
+      bind(probe.get(), reinterpret_cast<sockaddr*>(&name), sizeof(name)) == 0;
+  return is_free ? address : any;
+}
+
 absl::Status StartCoordinator() {
   const std::string log = JoinPath(ServiceDir(), "coordinator.log");
+  const nlohmann::json former = ReadEndpoint(CoordinatorEndpoint());
   // A stale file would name a dead port.
   FT_RETURN_IF_ERROR(RemoveFile(CoordinatorEndpoint()));
-  FT_RETURN_IF_ERROR(
-      Spawn({JoinPath(ProgramDir(), "ft-coordinator"), "--data_dir",
-             CoordinatorDir(), "--client_address", "127.0.0.1:0",
-             "--worker_address", "127.0.0.1:0", "--http_address", "127.0.0.1:0",
-             "--endpoint_file", CoordinatorEndpoint()},
-            log));
+  FT_RETURN_IF_ERROR(Spawn(
+      {JoinPath(ProgramDir(), "ft-coordinator"), "--data_dir", CoordinatorDir(),
+       "--client_address", FormerAddress(former, "client_address"),
+       "--worker_address", FormerAddress(former, "worker_address"),
+       "--http_address", FormerAddress(former, "http_address"),
+       "--endpoint_file", CoordinatorEndpoint()},
+      log));
   return WaitUntil("the coordinator", log,
                    [] { return Exists(CoordinatorEndpoint()); });
 }

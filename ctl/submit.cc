@@ -9,9 +9,12 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/bytes.h"
 #include "common/digest.h"
 #include "common/file.h"
+#include "common/grpc_status.h"
 #include "common/id.h"
 #include "common/status.h"
 #include "ctl/paths.h"
@@ -21,6 +24,11 @@
 
 namespace ft {
 namespace {
+
+// A worker of this machine offers a model that was just imported at its next
+// look at the folder, a few seconds later.
+constexpr absl::Duration kModelTimeout = absl::Seconds(15);
+constexpr absl::Duration kModelPoll = absl::Milliseconds(250);
 
 // Uploads one file; `sha256` and `bytes` become its own.
 absl::Status UploadData(Client& client, const std::string& folder,
@@ -96,7 +104,17 @@ absl::StatusOr<v1::Job> Submit(Client& client, v1::JobSpec spec,
   v1::CreateJobRequest request;
   *request.mutable_spec() = std::move(spec);
   request.set_request_id(MakeRequestId());
-  return client.CreateJob(request);
+  const bool is_local =
+      IsDirectory(JoinPath(ModelRootDir(), request.spec().model().base()));
+  const absl::Time deadline = absl::Now() + kModelTimeout;
+  while (true) {
+    const absl::StatusOr<v1::Job> job = client.CreateJob(request);
+    if (job.ok() || !is_local || ReasonOf(job.status()) != "UNKNOWN_MODEL" ||
+        absl::Now() > deadline) {
+      return job;
+    }
+    absl::SleepFor(kModelPoll);
+  }
 }
 
 }  // namespace ft

@@ -28,10 +28,6 @@ void StopWatching(int) {
 }
 
 std::string ProgressLine(const v1::StepMetrics& step) {
-  if (step.has_eval_loss()) {
-    return absl::StrFormat("step %d/%d  validation loss %.4f", step.step(),
-                           step.total_steps(), step.eval_loss());
-  }
   const double left =
       static_cast<double>(step.total_steps() - step.step()) * step.seconds();
   return absl::StrFormat(
@@ -123,7 +119,9 @@ int WatchToEnd(Client& client, const GlobalOptions& options,
           PrintMessage(options, update);
         } else if (update.has_event()) {
           screen.Say(update.event().message());
-        } else if (update.has_progress()) {
+        } else if (update.has_progress() &&
+                   !update.progress().has_eval_loss()) {
+          // An evaluation is told by its event.
           screen.Show(ProgressLine(update.progress()));
         }
         if (update.has_job()) {

@@ -308,6 +308,26 @@ void AttemptRunner::OnRendezvous(const v1::RendezvousReply& reply) {
   asked_.erase(reply.key());
 }
 
+v1::ConnectRequest AttemptRunner::Question(int rank,
+                                           const std::string& key) const {
+  v1::ConnectRequest request;
+  v1::RendezvousGet& get = *request.mutable_rendezvous_get();
+  get.set_job_id(job_id());
+  get.set_epoch(epoch());
+  get.set_rank(rank);
+  get.set_key(key);
+  return request;
+}
+
+std::vector<v1::ConnectRequest> AttemptRunner::OpenQuestions() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<v1::ConnectRequest> questions;
+  for (const auto& [key, ranks] : asked_) {
+    for (const int rank : ranks) questions.push_back(Question(rank, key));
+  }
+  return questions;
+}
+
 void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
   {
     absl::MutexLock lock(&mutex_);
@@ -326,18 +346,12 @@ void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
       return;
     }
     case v1::FromRank::kRendezvousGet: {
-      v1::ConnectRequest request;
-      v1::RendezvousGet& get = *request.mutable_rendezvous_get();
-      get.set_job_id(job_id());
-      get.set_epoch(epoch());
-      get.set_rank(rank);
-      get.set_key(message.rendezvous_get().key());
+      const std::string& key = message.rendezvous_get().key();
       {
         absl::MutexLock lock(&mutex_);
-        asked_[get.key()].push_back(rank);
+        asked_[key].insert(rank);
       }
-      host_.send(request);
-      return;
+      return host_.send(Question(rank, key));
     }
     case v1::FromRank::kReady: {
       v1::AttemptUpdate update = NewUpdate();
@@ -468,6 +482,8 @@ void AttemptRunner::End() {
     ended.set_cause(v1::ATTEMPT_CAUSE_YIELDED);
     return SayEnded(std::move(ended));
   }
+  // The job ends soon after: its last steps and lines are there first.
+  host_.flush();
   v1::AttemptUpdate update = NewUpdate();
   for (const int rank : local_ranks_)
     update.mutable_ranks_done()->add_ranks(rank);

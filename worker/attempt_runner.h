@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -40,6 +41,9 @@ struct AttemptHost {
   std::function<void(const v1::Event&, const v1::StepMetrics*)> event;
   std::function<void(const v1::StepMetrics&)> step;
   std::function<void(const v1::LogLine&)> log;
+  // Returns when the coordinator has the steps and lines said before, or does
+  // not answer.
+  std::function<void()> flush;
   std::function<void(const v1::ConnectRequest&)> send;
 };
 
@@ -62,6 +66,9 @@ class AttemptRunner {
   void Stop(bool is_fenced);
   void Publish(const std::string& artifact_name);
   void OnRendezvous(const v1::RendezvousReply& reply);
+  // What ranks here have asked and no answer came to; a coordinator that was
+  // restarted must be asked again.
+  std::vector<v1::ConnectRequest> OpenQuestions() const;
 
  private:
   // A checkpoint or nothing, to be stored.
@@ -82,6 +89,7 @@ class AttemptRunner {
   void OnRankEnd(const RankEnding& ending);
   void SendToAll(const v1::ToRank& message);
   void KillAll();
+  v1::ConnectRequest Question(int rank, const std::string& key) const;
   void SayEnded(v1::AttemptEnded ended);
   void Warn(const std::string& message);
   v1::AttemptUpdate NewUpdate() const;
@@ -112,7 +120,7 @@ class AttemptRunner {
   bool uploading_ ABSL_GUARDED_BY(mutex_) = false;
   bool uploads_closed_ ABSL_GUARDED_BY(mutex_) = false;
   // Keys asked for by our ranks, until they are there.
-  std::map<std::string, std::vector<int>> asked_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, std::set<int>> asked_ ABSL_GUARDED_BY(mutex_);
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread upload_thread_;

@@ -4,6 +4,10 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
+#include <cstring>
+#include <map>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "artifact/transfer.h"
@@ -91,15 +95,18 @@ void CoordinatorClient::ControlOnce() {
     absl::MutexLock lock(&mutex_);
     if (closing_) return;
     control_context_ = &context;
+    // From here on messages wait for the writer: what changes after Attach was
+    // made is not lost.
+    control_.clear();
+    control_broken_ = false;
   }
   const auto stream = stub->Connect(&context);
   v1::ConnectRequest first;
   *first.mutable_attach() = callbacks_.attach();
-  bool is_open = stream->Write(first);
-  {
+  const bool is_open = stream->Write(first);
+  if (!is_open) {
     absl::MutexLock lock(&mutex_);
-    control_.clear();
-    control_broken_ = !is_open;
+    control_broken_ = true;
   }
   std::thread writer([&] {
     const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -152,6 +159,22 @@ void CoordinatorClient::ReportLoop() {
   }
 }
 
+void CoordinatorClient::SendUnacknowledged() {
+  // Not under our lock: the daemon holds its own when it calls us.
+  std::deque<v1::ReportRequest> reports = callbacks_.unacknowledged();
+  std::map<uint64_t, int64_t> last;
+  for (const v1::ReportRequest& report : reports) {
+    last[report.epoch()] = std::max(last[report.epoch()], report.seq());
+  }
+  absl::MutexLock lock(&mutex_);
+  for (v1::ReportRequest& report : reports_) {
+    const auto known = last.find(report.epoch());
+    if (known != last.end() && report.seq() <= known->second) continue;
+    reports.push_back(std::move(report));
+  }
+  reports_ = std::move(reports);
+}
+
 void CoordinatorClient::ReportOnce() {
   const auto channel = MakeChannel(config_.coordinator);
   const auto stub = v1::WorkerService::NewStub(channel);
@@ -161,9 +184,10 @@ void CoordinatorClient::ReportOnce() {
     absl::MutexLock lock(&mutex_);
     if (closing_) return;
     report_context_ = &context;
-    reports_ = callbacks_.unacknowledged();
+    reports_.clear();
     report_broken_ = false;
   }
+  SendUnacknowledged();
   const auto stream = stub->Report(&context);
   std::thread reader([&] {
     v1::ReportResponse response;

@@ -55,6 +55,7 @@ class CoordinatorClient {
   void ReportLoop();
   void ControlOnce();
   void ReportOnce();
+  void SendUnacknowledged();
   void Pause(absl::Duration wait);
 
   const WorkerConfig& config_;

@@ -23,6 +23,7 @@ namespace ft {
 namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Seconds(1);
+constexpr absl::Duration kFlushTimeout = absl::Seconds(5);
 constexpr absl::Duration kModelScan = absl::Seconds(2);
 // Bulk that the coordinator does not take: the oldest goes first.
 constexpr size_t kMaxUnacknowledgedReports = 20'000;
@@ -142,8 +143,8 @@ Daemon::~Daemon() {
   leaving.clear();
   heartbeat_thread_.join();
   model_thread_.join();
-  client_.reset();
   http_.reset();
+  client_.reset();
 }
 
 v1::Attach Daemon::MakeAttach() {
@@ -249,6 +250,9 @@ void Daemon::OnAttached(const v1::Attached& attached) {
       *request.mutable_attempt_update() = update;
       client_->Send(std::move(request));
     }
+    for (v1::ConnectRequest& question : held.runner->OpenQuestions()) {
+      client_->Send(std::move(question));
+    }
     const auto durable = attached.durable_event_seq().find(epoch);
     for (const v1::WorkerEvent& event : held.events) {
       if (durable != attached.durable_event_seq().end() &&
@@ -347,6 +351,18 @@ AttemptHost Daemon::HostFor(uint64_t epoch) {
     if (held == attempts_.end()) return;
     *held->second.pending.add_logs() = line;
     if (held->second.pending.logs_size() >= 200) FlushReports(epoch);
+  };
+  host.flush = [this, epoch] {
+    absl::MutexLock lock(&mutex_);
+    if (attempts_.find(epoch) == attempts_.end()) return;
+    FlushReports(epoch);
+    const auto is_taken = [this,
+                           epoch]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      const auto held = attempts_.find(epoch);
+      return held == attempts_.end() || held->second.reports.empty();
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&is_taken),
+                            config_.Scaled(kFlushTimeout));
   };
   host.send = [this, epoch](const v1::ConnectRequest& request) {
     absl::MutexLock lock(&mutex_);
