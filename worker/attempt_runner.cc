@@ -26,6 +26,11 @@ constexpr absl::Duration kLeastHang = absl::Minutes(5);
 constexpr int kHangSteps = 10;
 // Between looks at whether the other workers have stored their shards.
 constexpr absl::Duration kShardPoll = absl::Milliseconds(200);
+// After that the checkpoint is given up: another worker could not store its
+// part. The next checkpoint is another try.
+constexpr absl::Duration kShardTimeout = absl::Minutes(2);
+// Between tries while the coordinator is away.
+constexpr absl::Duration kUploadPause = absl::Seconds(1);
 
 void Stamp(google::protobuf::Timestamp& stamp) {
   const absl::Time now = absl::Now();
@@ -86,6 +91,12 @@ bool AttemptRunner::is_over() const {
 bool AttemptRunner::Stopping() const {
   absl::MutexLock lock(&mutex_);
   return stopping_;
+}
+
+bool AttemptRunner::StopsWithin(absl::Duration wait) const {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&stopping_),
+                                 host_.config->Scaled(wait));
 }
 
 v1::AttemptUpdate AttemptRunner::NewUpdate() const {
@@ -511,7 +522,7 @@ void AttemptRunner::End() {
     if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
       return SayEnded(EndedBy(v1::ATTEMPT_CAUSE_RANK_EXIT, status));
     }
-    absl::SleepFor(absl::Seconds(1));
+    StopsWithin(kUploadPause);
   }
 }
 
@@ -533,7 +544,13 @@ void AttemptRunner::UploadLoop() {
       uploads_.pop_front();
       uploading_ = true;
     }
-    const absl::Status status = StoreCheckpoint(upload);
+    absl::Status status = StoreCheckpoint(upload);
+    // The other workers count on our part: a coordinator that is away is
+    // waited for.
+    while ((absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) &&
+           !StopsWithin(kUploadPause)) {
+      status = StoreCheckpoint(upload);
+    }
     if (!status.ok() && !IsStale(status) && !Stopping()) {
       // The ranks go on; the next checkpoint is another try.
       Warn(absl::StrCat("checkpoint of step ", upload.files.step(),
@@ -567,12 +584,16 @@ absl::Status AttemptRunner::StoreCheckpoint(const Upload& upload) {
     digests.push_back(file.sha256());
   }
   // The other workers send their shards at their own pace.
+  const absl::Time deadline = absl::Now() + host_.config->Scaled(kShardTimeout);
   while (true) {
     FT_ASSIGN_OR_RETURN(const std::vector<std::string> missing,
                         host_.transfer->FindMissing(digests));
     if (missing.empty()) break;
-    absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kShardPoll)) {
+    if (absl::Now() > deadline) {
+      return absl::AbortedError(absl::StrCat(
+          missing.size(), " of its files were not stored by other workers"));
+    }
+    if (StopsWithin(kShardPoll)) {
       return absl::CancelledError("stopped while shards were missing");
     }
   }

@@ -95,6 +95,8 @@ class AttemptRunner {
   v1::AttemptUpdate NewUpdate() const;
   WriterIdentity Writer() const { return {job_id(), epoch()}; }
   bool Stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits, and says whether it was stopped meanwhile.
+  bool StopsWithin(absl::Duration wait) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   const v1::StartAttempt order_;
   const AttemptHost host_;

@@ -78,22 +78,20 @@ void CoordinatorClient::ControlLoop() {
       absl::MutexLock lock(&mutex_);
       if (closing_) return;
     }
-    const absl::Time begin = absl::Now();
-    ControlOnce();
-    // A stream that lived was no failure of the address.
-    if (absl::Now() - begin > absl::Seconds(5)) backoff.Reset();
+    // A stream that was answered was no failure of the address.
+    if (ControlOnce()) backoff.Reset();
     Pause(backoff.Next());
   }
 }
 
-void CoordinatorClient::ControlOnce() {
+bool CoordinatorClient::ControlOnce() {
   const auto channel = MakeChannel(config_.coordinator);
   const auto stub = v1::WorkerService::NewStub(channel);
   grpc::ClientContext context;
   Authorize(context, token_);
   {
     absl::MutexLock lock(&mutex_);
-    if (closing_) return;
+    if (closing_) return false;
     control_context_ = &context;
     // From here on messages wait for the writer: what changes after Attach was
     // made is not lost.
@@ -124,9 +122,11 @@ void CoordinatorClient::ControlOnce() {
       if (!stream->Write(message)) return;
     }
   });
+  bool is_answered = false;
   v1::ConnectResponse response;
   while (is_open && stream->Read(&response)) {
     if (response.has_attached()) {
+      is_answered = true;
       absl::MutexLock lock(&mutex_);
       connected_ = true;
     }
@@ -145,6 +145,7 @@ void CoordinatorClient::ControlOnce() {
       {{"coordinator", config_.coordinator},
        {"status", status.ToString()},
        {"next", "reconnect"}});
+  return is_answered;
 }
 
 void CoordinatorClient::ReportLoop() {
@@ -154,7 +155,7 @@ void CoordinatorClient::ReportLoop() {
       absl::MutexLock lock(&mutex_);
       if (closing_) return;
     }
-    ReportOnce();
+    if (ReportOnce()) backoff.Reset();
     Pause(backoff.Next());
   }
 }
@@ -175,23 +176,27 @@ void CoordinatorClient::SendUnacknowledged() {
   reports_ = std::move(reports);
 }
 
-void CoordinatorClient::ReportOnce() {
+bool CoordinatorClient::ReportOnce() {
   const auto channel = MakeChannel(config_.coordinator);
   const auto stub = v1::WorkerService::NewStub(channel);
   grpc::ClientContext context;
   Authorize(context, token_);
   {
     absl::MutexLock lock(&mutex_);
-    if (closing_) return;
+    if (closing_) return false;
     report_context_ = &context;
     reports_.clear();
     report_broken_ = false;
   }
   SendUnacknowledged();
   const auto stream = stub->Report(&context);
+  bool is_answered = false;
   std::thread reader([&] {
     v1::ReportResponse response;
-    while (stream->Read(&response)) callbacks_.on_report_ack(response);
+    while (stream->Read(&response)) {
+      is_answered = true;
+      callbacks_.on_report_ack(response);
+    }
     absl::MutexLock lock(&mutex_);
     report_broken_ = true;
   });
@@ -217,6 +222,7 @@ void CoordinatorClient::ReportOnce() {
   context.TryCancel();
   reader.join();
   stream->Finish();
+  return is_answered;
 }
 
 }  // namespace ft

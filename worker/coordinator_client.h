@@ -53,8 +53,9 @@ class CoordinatorClient {
  private:
   void ControlLoop();
   void ReportLoop();
-  void ControlOnce();
-  void ReportOnce();
+  // One stream from dial to break; whether the coordinator answered on it.
+  bool ControlOnce();
+  bool ReportOnce();
   void SendUnacknowledged();
   void Pause(absl::Duration wait);
 

@@ -23,7 +23,8 @@ namespace ft {
 namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Seconds(1);
-constexpr absl::Duration kFlushTimeout = absl::Seconds(5);
+// As long as a restart of the coordinator may take.
+constexpr absl::Duration kFlushTimeout = absl::Seconds(15);
 constexpr absl::Duration kModelScan = absl::Seconds(2);
 // Bulk that the coordinator does not take: the oldest goes first.
 constexpr size_t kMaxUnacknowledgedReports = 20'000;
@@ -361,8 +362,7 @@ AttemptHost Daemon::HostFor(uint64_t epoch) {
       const auto held = attempts_.find(epoch);
       return held == attempts_.end() || held->second.reports.empty();
     };
-    mutex_.AwaitWithTimeout(absl::Condition(&is_taken),
-                            config_.Scaled(kFlushTimeout));
+    mutex_.AwaitWithTimeout(absl::Condition(&is_taken), kFlushTimeout);
   };
   host.send = [this, epoch](const v1::ConnectRequest& request) {
     absl::MutexLock lock(&mutex_);
