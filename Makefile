@@ -11,7 +11,7 @@ ASAN := build-asan
 JOBS := 2
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup build test demo lint format asan peer-test bench clean
+.PHONY: help setup configure build test demo lint format asan peer-test bench clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,12 +19,15 @@ help: ## What there is
 setup: ## Install what the build needs
 	@tools/bootstrap control cpu model
 
-build: setup ## Build in Release into build/
+configure: setup
 	@cmake -G Ninja -B $(BUILD) -S . -DCMAKE_BUILD_TYPE=Release >$(BUILD).log 2>&1 \
 	  || { cat $(BUILD).log; exit 1; }; rm -f $(BUILD).log
-	@ninja -j $(JOBS) -C $(BUILD)
+
+build: configure ## Build the programs in Release into build/bin
+	@ninja -j $(JOBS) -C $(BUILD) ft-coordinator ft-worker ft-train ftctl
 
 test: build ## Build and run every test
+	@ninja -j $(JOBS) -C $(BUILD)
 	@ctest --test-dir $(BUILD) -j 2 --output-on-failure --no-tests=error
 
 demo: build ## Train, fetch and try the example
