@@ -188,10 +188,9 @@ void Daemon::OnMessage(const v1::ConnectResponse& message) {
         // Only the answer to the newest question: an older one does not know
         // what came since.
         if (message.heartbeat_reply().seq() != heartbeat_seq_) return;
-        for (const auto& [epoch, held] : attempts_) {
-          const bool was_asked = held.updates.size() > 0;
-          if (was_asked &&
-              std::find(valid.begin(), valid.end(), epoch) == valid.end()) {
+        // An order may have come between the question and its answer.
+        for (const uint64_t epoch : asked_epochs_) {
+          if (std::find(valid.begin(), valid.end(), epoch) == valid.end()) {
             fenced.push_back(epoch);
           }
         }
@@ -404,8 +403,10 @@ void Daemon::HeartbeatLoop() {
       leaving.swap(leaving_);
       v1::Heartbeat& beat = *request.mutable_heartbeat();
       beat.set_seq(++heartbeat_seq_);
+      asked_epochs_.clear();
       for (const auto& [epoch, held] : attempts_) {
         beat.add_epochs(epoch);
+        asked_epochs_.push_back(epoch);
         FlushReports(epoch);
       }
       const absl::StatusOr<int64_t> free_bytes = FreeBytes(config_.data_dir);

@@ -85,6 +85,8 @@ class Daemon {
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t heartbeat_seq_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Those of the newest heartbeat.
+  std::vector<uint64_t> asked_epochs_ ABSL_GUARDED_BY(mutex_);
 
   std::unique_ptr<CoordinatorClient> client_;
   std::thread heartbeat_thread_;
