@@ -61,12 +61,12 @@ absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path,
   if (path == "-") {
     folder = ".";
     const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-    return ParseJobFile(text, "stdin");
+    return ParseJobFile(text, "stdin", folder);
   }
   folder = DirName(path);
   FT_ASSIGN_OR_RETURN(const std::string text,
                       ReadFile(path, static_cast<int64_t>(kMaxYamlBytes) + 1));
-  return ParseJobFile(text, BaseName(path));
+  return ParseJobFile(text, BaseName(path), folder);
 }
 
 int CheckData(const std::string& job_file, bool quiet) {

@@ -11,9 +11,11 @@
 #include <limits>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/file.h"
 #include "jobspec/defaults.h"
 #include "jobspec/internal_fields.h"
 #include "jobspec/suggest.h"
@@ -56,6 +58,31 @@ std::string DidYouMean(absl::string_view word,
   }
   return absl::StrCat("; there is ", absl::StrJoin(words, ", "));
 }
+
+// Numbers whose 0 means "not given" in the message: written out it would be
+// replaced by the default, and nobody would know.
+bool IsZeroUnset(const FieldDescriptor& field) {
+  static constexpr absl::string_view kFields[] = {
+      "ft.v1.Dataset.weight",
+      "ft.v1.Data.cutoff_len",
+      "ft.v1.Lora.rank",
+      "ft.v1.Lora.alpha",
+      "ft.v1.Schedule.learning_rate",
+      "ft.v1.Batch.sequences",
+      "ft.v1.Batch.micro",
+      "ft.v1.Determinism.lanes",
+      "ft.v1.Determinism.threads",
+      "ft.v1.Resources.cpus_per_rank",
+      "ft.v1.Checkpointing.snapshot_every_steps",
+      "ft.v1.Keep.last",
+      "ft.v1.Numeric.max_skips",
+      "ft.v1.Retry.max_without_progress"};
+  return std::find(std::begin(kFields), std::end(kFields), field.full_name()) !=
+         std::end(kFields);
+}
+
+constexpr absl::string_view kNoZero =
+    "must be above 0; leave it out for its default";
 
 class Reader {
  public:
@@ -255,6 +282,7 @@ void Reader::ReadInteger(const YamlNode& node, const std::string& path,
     return Wrong(node, path,
                  absl::StrCat(Describe(node), " is no whole number"));
   }
+  if (value == 0 && IsZeroUnset(field)) return Wrong(node, path, kNoZero);
   if (is_wide) {
     reflection.SetInt64(&message, &field, value);
   } else {
@@ -292,6 +320,7 @@ void Reader::ReadSingle(const YamlNode& node, const std::string& path,
       if (!absl::SimpleAtod(node.scalar, &value) || !std::isfinite(value)) {
         return Wrong(node, path, absl::StrCat(Describe(node), " is no number"));
       }
+      if (value == 0 && IsZeroUnset(field)) return Wrong(node, path, kNoZero);
       reflection.SetDouble(&message, &field, value);
       return;
     }
@@ -343,8 +372,36 @@ void SpecFromYaml(const YamlNode& root, v1::JobSpec& spec,
   Reader(lines, violations).ReadMessage(root, "", spec);
 }
 
-absl::StatusOr<v1::JobSpec> ParseJobFile(absl::string_view text,
-                                         absl::string_view file_name) {
+namespace {
+
+void CheckFile(const std::string& folder, const std::string& path,
+               const std::string& field, Violations& violations) {
+  // Without a path, or with a URL, there is a complaint already.
+  if (path.empty() || absl::StartsWith(path, "artifact:")) return;
+  const std::string file = JoinPath(folder, path);
+  if (!Exists(file)) {
+    violations.Add(field, absl::StrCat("there is no file ", file,
+                                       "; paths are relative to the job file"));
+  } else if (IsDirectory(file)) {
+    violations.Add(field, absl::StrCat(file, " is a folder; name a file"));
+  }
+}
+
+void CheckFiles(const std::string& folder, const v1::JobSpec& spec,
+                Violations& violations) {
+  for (int i = 0; i < spec.data().train_size(); ++i) {
+    CheckFile(folder, spec.data().train(i).path(),
+              absl::StrCat("data.train[", i, "].path"), violations);
+  }
+  CheckFile(folder, spec.data().validation().path(), "data.validation.path",
+            violations);
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobSpec> ParseJobFile(
+    absl::string_view text, absl::string_view file_name,
+    const std::optional<std::string>& folder) {
   Violations violations;
   std::map<std::string, int> lines;
   v1::JobSpec spec;
@@ -358,6 +415,7 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(absl::string_view text,
     SpecFromYaml(root, spec, lines, violations);
     if (root.kind == Kind::kMap) {
       ValidateSpec(spec, SpecOrigin::kJobFile, violations);
+      if (folder.has_value()) CheckFiles(*folder, spec, violations);
     }
   }
   violations.Locate(lines);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -21,9 +22,11 @@ namespace ft {
 void SpecFromYaml(const YamlNode& root, v1::JobSpec& spec,
                   std::map<std::string, int>& lines, Violations& violations);
 
-// Reads, checks and completes a job file: what submit sends.
+// Reads, checks and completes a job file: what submit sends. With `folder`,
+// that of the job file, its data files must be there.
 // INVALID_ARGUMENT: the message has one line a violation, all of them.
-absl::StatusOr<v1::JobSpec> ParseJobFile(absl::string_view text,
-                                         absl::string_view file_name);
+absl::StatusOr<v1::JobSpec> ParseJobFile(
+    absl::string_view text, absl::string_view file_name,
+    const std::optional<std::string>& folder = std::nullopt);
 
 }  // namespace ft

@@ -3,6 +3,8 @@
 #include "jobspec/validate.h"
 
 #include <algorithm>
+#include <functional>
+#include <set>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -17,7 +19,11 @@ namespace {
 class Validator {
  public:
   Validator(const v1::JobSpec& spec, SpecOrigin origin, Violations& violations)
-      : spec_(spec), origin_(origin), violations_(violations) {}
+      : spec_(spec), origin_(origin), violations_(violations) {
+    for (const Violation& violation : violations.list()) {
+      was_refused_.insert(violation.field);
+    }
+  }
 
   void Run() {
     Job();
@@ -38,7 +44,8 @@ class Validator {
 
  private:
   void Wrong(absl::string_view field, absl::string_view what) {
-    violations_.Add(field, what);
+    // What the reader said of a value that it could not take is more precise.
+    if (!was_refused_.contains(field)) violations_.Add(field, what);
   }
   void Require(bool given, absl::string_view field, absl::string_view example) {
     if (!given) {
@@ -86,6 +93,7 @@ class Validator {
   const v1::JobSpec& spec_;
   const SpecOrigin origin_;
   Violations& violations_;
+  std::set<std::string, std::less<>> was_refused_;
 };
 
 void Validator::Job() {

@@ -27,7 +27,8 @@ absl::StatusOr<RankJob> LoadLocalJob(const std::string& job_file,
       const std::string text,
       ReadFile(job_file, static_cast<int64_t>(kMaxYamlBytes) + 1));
   RankJob job{.job_id = "local", .epoch = 1};
-  FT_ASSIGN_OR_RETURN(job.spec, ParseJobFile(text, BaseName(job_file)));
+  FT_ASSIGN_OR_RETURN(
+      job.spec, ParseJobFile(text, BaseName(job_file), DirName(job_file)));
 
   std::vector<std::string> missing;
   const std::string folder = DirName(job_file);

@@ -5,6 +5,7 @@
 
 #include <google/protobuf/util/message_differencer.h>
 
+#include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "jobspec/defaults.h"
 #include "jobspec/from_yaml.h"
@@ -12,6 +13,7 @@
 #include "jobspec/to_yaml.h"
 #include "jobspec/validate.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 
 namespace ft {
 namespace {
@@ -91,10 +93,34 @@ resources: {ranks: 2}
       "most 63 characters\n"
       "job.yaml:6: data.train[0].format: \"sharegtp\" is unknown; did you "
       "mean \"sharegpt\"?\n"
-      "job.yaml:6: data.train[0].format: is missing; write alpaca, "
-      "sharegpt or openai\n"
       "job.yaml:7: data.packng: unknown field; did you mean \"packing\"?\n"
       "job.yaml:10: adaptation.lora.rank: 5000 is not in [1, 1024]");
+}
+
+TEST(JobFileTest, FilesThatAreNotThereAreToldWithTheOtherViolations) {
+  const testing::TestDir dir;
+  EXPECT_THAT(WriteFileAtomic(dir / "here.json", "[]"), testing::IsOk());
+  const absl::StatusOr<v1::JobSpec> spec = ParseJobFile(R"(schema: ft.v1
+name: Hotel Bot
+model: {base: m}
+data:
+  train:
+    - {path: here.json, format: alpaca}
+    - {path: gone.json, format: alpaca}
+  validation: {path: ., format: alpaca}
+stage: sft
+adaptation: lora
+resources: {ranks: 2}
+)",
+                                                        "job.yaml", dir.path());
+  EXPECT_EQ(spec.status().message(),
+            absl::StrCat("job.yaml:2: name: \"Hotel Bot\" is no name; use "
+                         "a-z, 0-9 and -, at most 63 characters\n"
+                         "job.yaml:7: data.train[1].path: there is no file ",
+                         dir / "gone.json",
+                         "; paths are relative to the job file\n"
+                         "job.yaml:8: data.validation.path: ",
+                         dir / ".", " is a folder; name a file"));
 }
 
 TEST(JobFileTest, WhatIsMissingIsToldWithAnExample) {
@@ -149,6 +175,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "schedule.steps: excludes epochs"},
         BadCase{"schedule: {epochs: -1}\n", "schedule.epochs: -1 is not in"},
         BadCase{"schedule: {learning_rate: .inf}\n", "is no number"},
+        // The message has no place for a 0 that was written.
+        BadCase{"schedule: {learning_rate: 0}\n",
+                "schedule.learning_rate: must be above 0; leave it out"},
+        BadCase{"batch: {sequences: 0}\n", "batch.sequences: must be above 0"},
+        BadCase{"determinism: {threads: 0}\n", "threads: must be above 0"},
         BadCase{"batch: [1]\n", "a list where a mapping of"},
         BadCase{"batch: {sequences: 1.5}\n", "is no whole number"},
         BadCase{"batch: {sequences: 99999999999999}\n", "is no whole number"},
