@@ -128,7 +128,9 @@ TEST(JobsTest, ASubmitIsThereAfterAKillAndIsDoneOnce) {
   v1::CreateJobRequest request;
   *request.mutable_spec() = first.spec();
   request.mutable_spec()->set_name("again");
+  // What the coordinator has filled in.
   request.mutable_spec()->clear_export_();
+  request.mutable_spec()->mutable_model()->clear_digest();
   request.set_request_id(MakeRequestId());
   const absl::StatusOr<v1::Job> made = cluster.client().CreateJob(request);
   FT_ASSERT_OK(made.status());
