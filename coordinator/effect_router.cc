@@ -125,8 +125,12 @@ void EffectRouter::On(EventHappened& happened) {
         {{"job", event.job_id()},
          {"epoch", event.epoch()},
          {"change", event.message()}});
-  } else if (event.kind() == v1::EVENT_KIND_ATTEMPT_ENDED ||
-             event.kind() == v1::EVENT_KIND_DIVERGED ||
+  } else if (event.kind() == v1::EVENT_KIND_ATTEMPT_ENDED) {
+    Log(LogSeverity::kInfo, "coordinator", "attempt ended",
+        {{"job", event.job_id()},
+         {"epoch", event.epoch()},
+         {"message", event.message()}});
+  } else if (event.kind() == v1::EVENT_KIND_DIVERGED ||
              event.kind() == v1::EVENT_KIND_WARNING) {
     Log(LogSeverity::kWarn, "coordinator", "job event",
         {{"job", event.job_id()},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every metric of the coordinator. Names are frozen by a test; labels are
-// enums. See docs/metrics.md.
+// enums. See docs/operations.md.
 
 #pragma once
 

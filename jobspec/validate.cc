@@ -217,7 +217,7 @@ void Validator::Adaptation() {
   NotYet(method == v1::Adaptation::METHOD_NOT_SET ||
              method == v1::Adaptation::kLora,
          "adaptation", "write lora");
-  NotYet(spec_.quantization().weights() == 0, "quantization", "leave it out");
+  NotYet(!spec_.has_quantization(), "quantization", "leave it out");
   if (method != v1::Adaptation::kLora) return;
   const v1::Lora& lora = spec_.adaptation().lora();
   if (lora.rank() != 0) InRange(lora.rank(), 1, 1024, "adaptation.lora.rank");

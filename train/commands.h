@@ -27,8 +27,7 @@ struct RunCommand {
   std::string model_root;
   std::string output;
   int world = 1;
-  int rank = 0;  // Other than 0 for the processes that rank 0 starts.
-  std::string secret_hex;
+  int rank = 0;         // Other than 0 for the processes that rank 0 starts.
   std::string program;  // argv[0], to start the other ranks.
 };
 // A whole job, alone: all lanes on --world ranks of this machine.

@@ -53,7 +53,7 @@ absl::Status CheckFingerprint(const std::map<std::string, std::string>& saved) {
     return absl::FailedPreconditionError(absl::StrCat(
         "the checkpoint was made with ", key, " ", was, ", this rank has ",
         value, ": the result would differ in its last bits; run it where ", key,
-        " is ", was, ", or set determinism.strict: false"));
+        " is ", was, ", or begin anew"));
   }
   return absl::OkStatus();
 }

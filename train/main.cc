@@ -46,7 +46,6 @@ int main(int argc, char** argv) {
   command->add_option("--world", run.world, "Ranks; must divide the lanes")
       ->check(CLI::Range(1, 1024));
   command->add_option("--rank", run.rank)->group("");
-  command->add_option("--secret", run.secret_hex)->group("");
   command->callback([&] {
     run.model_root = model_root;
     code = ft::RunRunCommand(run);

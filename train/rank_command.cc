@@ -47,6 +47,9 @@ int Report(const absl::Status& status) {
              : kExitError;
 }
 
+// How the first of the ranks tells the others the gang's secret.
+constexpr char kSecretVariable[] = "FT_GANG_SECRET";
+
 // The other ranks of a job that runs alone: this program again, one a process.
 absl::StatusOr<std::vector<pid_t>> StartOtherRanks(const RunCommand& command,
                                                    const std::string& secret) {
@@ -62,18 +65,19 @@ absl::StatusOr<std::vector<pid_t>> StartOtherRanks(const RunCommand& command,
                                       "--world",
                                       absl::StrCat(command.world),
                                       "--rank",
-                                      absl::StrCat(rank),
-                                      "--secret",
-                                      absl::BytesToHexString(secret)};
+                                      absl::StrCat(rank)};
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
+    // Not an argument: those are for everybody to read.
+    setenv(kSecretVariable, absl::BytesToHexString(secret).c_str(), 1);
     pid_t pid = 0;
     const int error = posix_spawn(&pid, "/proc/self/exe", nullptr, nullptr,
                                   argv.data(), environ);
     if (error != 0) return ErrnoStatus(error, "start a rank");
     pids.push_back(pid);
   }
+  unsetenv(kSecretVariable);
   return pids;
 }
 
@@ -117,8 +121,9 @@ int RunRunCommand(const RunCommand& command) {
   job->rank = command.rank;
   job->world = command.world;
   job->workspace = command.output;
-  if (!absl::HexStringToBytes(command.secret_hex).empty()) {
-    job->secret = absl::HexStringToBytes(command.secret_hex);
+  if (const char* secret = std::getenv(kSecretVariable);
+      command.rank > 0 && secret != nullptr) {
+    job->secret = absl::HexStringToBytes(secret);
   }
   const std::string rendezvous = JoinPath(command.output, "rendezvous");
   std::vector<pid_t> others;

@@ -271,6 +271,7 @@ v1::RankExit RunOutcome::ToExit() const {
   exit.set_message(std::string(status.message()));
   exit.set_yielded(yielded);
   exit.set_non_finite(non_finite);
+  exit.set_out_of_memory(IsOutOfMemory(status));
   exit.set_last_step(last_step);
   return exit;
 }

@@ -466,14 +466,25 @@ void Daemon::UpdateMetrics() {
   }
   absl::MutexLock lock(&mutex_);
   double spool = 0;
+  std::map<std::string, int64_t> steps;
   for (const auto& [epoch, held] : attempts_) {
     for (const v1::ReportRequest& report : held.reports) {
       spool += static_cast<double>(report.ByteSizeLong());
     }
-    metrics_.Set("ft_train_step", "Last step taken.",
-                 static_cast<double>(held.runner->step()),
-                 {{"job", held.runner->job_id()}});
+    // Only rank 0 reports steps.
+    if (held.runner->step() > 0) {
+      steps[held.runner->job_id()] = held.runner->step();
+    }
   }
+  const std::string name = "ft_worker_train_step";
+  for (const auto& [job, step] : steps) {
+    metrics_.Set(name, "Last step that a rank here reported.",
+                 static_cast<double>(step), {{"job", job}});
+  }
+  for (const auto& [job, step] : shown_steps_) {
+    if (!steps.contains(job)) metrics_.RemoveGauge(name, {{"job", job}});
+  }
+  shown_steps_ = std::move(steps);
   metrics_.Set("ft_worker_spool_bytes",
                "Reports that the coordinator has not acknowledged.", spool);
 }

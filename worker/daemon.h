@@ -88,6 +88,9 @@ class Daemon {
   // Those of the newest heartbeat.
   std::vector<uint64_t> asked_epochs_ ABSL_GUARDED_BY(mutex_);
 
+  // Jobs whose step /metrics has shown.
+  std::map<std::string, int64_t> shown_steps_ ABSL_GUARDED_BY(mutex_);
+
   std::unique_ptr<CoordinatorClient> client_;
   std::thread heartbeat_thread_;
   std::thread model_thread_;

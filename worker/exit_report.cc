@@ -15,12 +15,11 @@ v1::AttemptCause CauseOf(const RankEnding& ending) {
   if (ending.end.signal != 0) return v1::ATTEMPT_CAUSE_RANK_SIGNAL;
   if (!ending.last_words.has_value()) return v1::ATTEMPT_CAUSE_RANK_EXIT;
   if (ending.last_words->non_finite()) return v1::ATTEMPT_CAUSE_NON_FINITE;
+  if (ending.last_words->out_of_memory()) return v1::ATTEMPT_CAUSE_OOM_HOST;
   switch (static_cast<absl::StatusCode>(ending.last_words->code())) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kUnimplemented:
       return v1::ATTEMPT_CAUSE_INVALID_ARGUMENT;
-    case absl::StatusCode::kResourceExhausted:
-      return v1::ATTEMPT_CAUSE_OOM_HOST;
     default:
       return v1::ATTEMPT_CAUSE_RANK_EXIT;
   }

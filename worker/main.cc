@@ -2,6 +2,7 @@
 //
 // ft-worker: flags in, a running daemon, an orderly end. Wiring only.
 
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,9 @@ constexpr absl::Duration kDrainGrace = absl::Seconds(25);
 
 int Run(WorkerConfig config) {
   umask(077);
+  // A core file would hold the token.
+  const rlimit no_core = {0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
   StopSignals& stop = StopSignals::Install();
   const std::string endpoint_file = config.endpoint_file;
   const std::string worker_id = config.worker_id;

@@ -90,12 +90,12 @@ TEST_F(MetricsTest, BothDaemonsPassPromtoolWhileAJobRunsAndTheValuesMove) {
                     "ft_coordinator_jobs{queue=\"default\",state=\"RUNNING\"}"),
             1)
       << coordinator;
-  const double step = ValueOf(worker, "ft_train_step{");
+  const double step = ValueOf(worker, "ft_worker_train_step{");
   EXPECT_GT(step, 0) << worker;
   cluster_.WaitFor(id, [&](const v1::Job& job) {
     return job.status().progress().step() > static_cast<int64_t>(step) + 20;
   });
-  EXPECT_GT(ValueOf(Metrics("w-1"), "ft_train_step{"), step);
+  EXPECT_GT(ValueOf(Metrics("w-1"), "ft_worker_train_step{"), step);
 
   EXPECT_EQ(cluster_.WaitForEnd(id).status().state(), v1::JOB_STATE_SUCCEEDED);
   const std::string after = Metrics("coordinator");
