@@ -129,6 +129,16 @@ absl::StatusOr<RunRecords::Stored> RunRecords::Append(
   if (!report.logs().empty() && records->logs->size() < kMaxLogBytes) {
     v1::ReportRequest lines = report;
     lines.clear_metrics();
+    if (records->logs->size() + static_cast<int64_t>(report.ByteSizeLong()) >=
+        kMaxLogBytes) {
+      // The last lines that are kept say so.
+      v1::LogLine* last = lines.add_logs();
+      *last->mutable_at() = report.logs().rbegin()->at();
+      last->set_epoch(report.epoch());
+      last->set_text(absl::StrCat("... ", kMaxLogBytes,
+                                  " bytes of log are kept; what follows is "
+                                  "only in the worker's rank.log"));
+    }
     FT_RETURN_IF_ERROR(records->logs->Append(lines.SerializeAsString()));
   }
   v1::ReportRequest points = report;

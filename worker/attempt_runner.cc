@@ -153,6 +153,7 @@ void AttemptRunner::Run() {
   links.clear();  // Joins their threads; they may need the lock.
   // Fails only where nobody could act on it; the next start sweeps.
   RemoveTree(dir_).IgnoreError();
+  rmdir(DirName(dir_).c_str());  // Unless another attempt of the job is here.
   absl::MutexLock lock(&mutex_);
   over_ = true;
 }

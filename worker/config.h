@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/time/time.h"
@@ -22,6 +23,8 @@ struct WorkerConfig {
   std::string endpoint_file;
   // All timers are multiplied by it; tests set it below 1.
   double timer_scale = 1;
+  // Inputs kept for the next attempt.
+  int64_t cache_bytes = int64_t{20} << 30;
 
   std::string cache_dir() const { return data_dir + "/cache/blobs"; }
   std::string jobs_dir() const { return data_dir + "/jobs"; }

@@ -98,6 +98,7 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
           {{"why", problem}});
     }
   }
+  TrimCache();
   client_ = std::make_unique<CoordinatorClient>(
       config_, token_,
       CoordinatorClient::Callbacks{
@@ -413,7 +414,19 @@ void Daemon::HeartbeatLoop() {
       if (free_bytes.ok()) beat.set_disk_free_bytes(*free_bytes);
     }
     client_->Send(std::move(request));
+    if (leaving.empty()) continue;
     leaving.clear();
+    TrimCache();
+  }
+}
+
+void Daemon::TrimCache() {
+  absl::MutexLock lock(&mutex_);
+  if (!attempts_.empty()) return;
+  const absl::Status status = inputs_->Trim(config_.cache_bytes);
+  if (!status.ok()) {
+    Log(LogSeverity::kWarn, "worker", "cache not trimmed",
+        {{"error", status.message()}});
   }
 }
 

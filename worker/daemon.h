@@ -60,6 +60,7 @@ class Daemon {
   AttemptHost HostFor(uint64_t epoch);
   void FlushReports(uint64_t epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HeartbeatLoop();
+  void TrimCache();
   void ModelLoop();
   absl::StatusOr<std::pair<std::string, std::string>> FindModel(
       const std::string& name);

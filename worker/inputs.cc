@@ -2,10 +2,16 @@
 
 #include "worker/inputs.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "artifact/manifest.h"
 #include "common/digest.h"
 #include "common/file.h"
@@ -24,7 +30,11 @@ absl::StatusOr<std::string> InputCache::Fetch(const std::string& sha256,
   if (Exists(path)) {
     // A disk may rot between two attempts: what is loaded was verified.
     FT_ASSIGN_OR_RETURN(const std::string found, Sha256OfFile(path));
-    if (found == sha256) return path;
+    if (found == sha256) {
+      // The time of its last use; only Trim looks at it.
+      utimensat(AT_FDCWD, path.c_str(), nullptr, 0);
+      return path;
+    }
     FT_RETURN_IF_ERROR(RemoveFile(path));
   }
   const std::string own = absl::StrCat(path, ".", RandomHex(6));
@@ -47,6 +57,37 @@ absl::Status InputCache::FetchManifest(const std::string& manifest_sha256,
     if (link(blob.c_str(), path.c_str()) != 0 && errno != EEXIST) {
       return ErrnoStatus(errno, absl::StrCat("link ", path));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InputCache::Trim(int64_t max_bytes) {
+  if (!IsDirectory(dir_)) return absl::OkStatus();
+  struct Blob {
+    absl::Time used;
+    int64_t bytes;
+    std::string path;
+  };
+  std::vector<Blob> blobs;
+  int64_t total = 0;
+  FT_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListDir(dir_));
+  for (const std::string& name : names) {
+    const std::string path = JoinPath(dir_, name);
+    struct stat info = {};
+    if (!IsSha256Hex(name)) {
+      FT_RETURN_IF_ERROR(RemoveFile(path));
+    } else if (stat(path.c_str(), &info) == 0) {
+      blobs.push_back(
+          {absl::TimeFromTimespec(info.st_mtim), info.st_size, path});
+      total += info.st_size;
+    }
+  }
+  std::sort(blobs.begin(), blobs.end(),
+            [](const Blob& a, const Blob& b) { return a.used < b.used; });
+  for (const Blob& blob : blobs) {
+    if (total <= max_bytes) break;
+    FT_RETURN_IF_ERROR(RemoveFile(blob.path));
+    total -= blob.bytes;
   }
   return absl::OkStatus();
 }

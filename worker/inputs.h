@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -26,6 +27,10 @@ class InputCache {
   // Links every file of a manifest into `dir` under its own path.
   absl::Status FetchManifest(const std::string& manifest_sha256,
                              const std::string& dir);
+
+  // Removes what a crash left, then the blobs that were not used for longest
+  // until at most `max_bytes` are left. Only while no attempt is here.
+  absl::Status Trim(int64_t max_bytes);
 
  private:
   const std::string dir_;

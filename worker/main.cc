@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "common/address.h"
+#include "common/bytes.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/stop_token.h"
@@ -91,18 +93,31 @@ int main(int argc, char** argv) {
   app.add_option("--worker_id", config.worker_id, "Stable name: a-z, 0-9 and -")
       ->required();
   app.add_option("--slots", config.slots, "Places for ranks")
+      ->capture_default_str()
       ->check(CLI::Range(1, 1024));
   app.add_option("--model_root", config.model_root, "Folder of models")
       ->required();
   app.add_option("--train_program", config.train_program, "Path of ft-train")
       ->required();
   app.add_option("--http_address", config.http_address,
-                 "Of /livez, /readyz, /metrics");
+                 "Of /livez, /readyz, /metrics")
+      ->capture_default_str();
+  std::string cache_size = "20GiB";
+  app.add_option("--cache_size", cache_size,
+                 "Data and checkpoints kept for the next attempt")
+      ->capture_default_str();
   app.add_option("--endpoint_file", config.endpoint_file,
                  "Written when ready: pid and addresses");
   app.add_option("--timer_scale", config.timer_scale,
                  "Factor of all timers; for tests")
       ->check(CLI::Range(0.01, 10.0));
   CLI11_PARSE(app, argc, argv);
+  const absl::StatusOr<int64_t> cache_bytes = ft::ParseBytes(cache_size);
+  if (!cache_bytes.ok()) {
+    std::fprintf(stderr, "--cache_size: %s\n",
+                 std::string(cache_bytes.status().message()).c_str());
+    return 2;
+  }
+  config.cache_bytes = *cache_bytes;
   return ft::Run(std::move(config));
 }
