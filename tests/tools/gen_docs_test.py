@@ -4,10 +4,16 @@
 page says of some keys of each kind."""
 import importlib.machinery
 import importlib.util
+import json
 import pathlib
+import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import job_keys
+import job_schema
+
 loader = importlib.machinery.SourceFileLoader("gen_docs", str(ROOT / "tools/gen_docs"))
 gen_docs = importlib.util.module_from_spec(importlib.util.spec_from_loader("gen_docs", loader))
 loader.exec_module(gen_docs)
@@ -43,17 +49,17 @@ void Validator::Job() {
 
 class GenDocsTest(unittest.TestCase):
     def test_protos_are_read(self):
-        messages, enums, comments = gen_docs.read_proto(PROTO)
+        messages, enums, comments = job_keys.read_proto(PROTO)
         size, none, both = messages["Batch"]
         self.assertEqual((size.name, size.comment), ("size", "How many. Unset (0): 16."))
         self.assertEqual((none.oneof, none.oneof_comment, none.comment), ("kind", "Exactly one.", ""))
         self.assertEqual((both.oneof, both.comment), ("kind", "Both."))
         self.assertEqual(messages["Empty"], [])
         self.assertEqual(comments["Batch"], "Head.")
-        self.assertEqual(gen_docs.enum_words("OnNan", enums["OnNan"]), ["stop"])
+        self.assertEqual(job_keys.enum_words("OnNan", enums["OnNan"]), ["stop"])
 
     def test_rules_are_read(self):
-        rules = gen_docs.read_rules(RULES)
+        rules = job_keys.read_rules(RULES)
         self.assertEqual(rules["batch.size"].low_high, (1, 1 << 20))
         self.assertTrue(rules["name"].required)
         self.assertEqual(rules["batch.kind"].refused, [([], "write stop, or (go)")])
@@ -61,7 +67,7 @@ class GenDocsTest(unittest.TestCase):
 
     def test_the_page_has_keys_of_each_kind(self):
         rows = {}
-        for line in gen_docs.Page().text().splitlines():
+        for line in gen_docs.Page(job_keys.JobKeys()).text().splitlines():
             if line.startswith("| `"):
                 key, *cells = line.strip("| ").split(" | ")
                 rows[key.strip("`")] = cells
@@ -77,6 +83,18 @@ class GenDocsTest(unittest.TestCase):
             "resources.ranks": "In [1, 4,096].",
         }.items():
             self.assertIn(said, rows[key][2], key)
+
+    def test_the_schema_says_types_ranges_words_and_what_is_required(self):
+        schema = json.loads(job_schema.schema_text(job_keys.JobKeys()))
+        self.assertIn("model", schema["required"])
+        self.assertNotIn("batch", schema["required"])
+        self.assertFalse(schema["additionalProperties"])
+        batch = schema["properties"]["batch"]["anyOf"][0]["properties"]
+        self.assertEqual(batch["sequences"]["anyOf"][0]["exclusiveMinimum"], 0)
+        self.assertIn({"enum": ["auto"]}, batch["micro"]["anyOf"])
+        stage = schema["properties"]["stage"]["anyOf"]
+        self.assertIn("sft", stage[0]["enum"])
+        self.assertIn({"not": {"required": ["sft", "dpo"]}}, stage[1]["allOf"])
 
 
 if __name__ == "__main__":
