@@ -11,7 +11,7 @@ ASAN := build-asan
 JOBS := 2
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup configure build test demo lint format asan peer-test bench clean
+.PHONY: help setup configure build test demo lint format asan peer-test bench package clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,14 @@ asan: setup ## Everything without torch under ASan and UBSan
 peer-test: build ## Compare with transformers and PEFT
 	@tools/bootstrap peer
 	@tests/peer/run
+	@tests/k8s/check_manifests
+
+package: build ## Debian packages into build/packages, and a look at them
+	@rm -rf $(BUILD)/packages
+	@cd $(BUILD) && cpack >package.log 2>&1 || { cat package.log; exit 1; }
+	@rm -rf $(BUILD)/packages/_CPack_Packages
+	@ls -sh $(BUILD)/packages/*.deb
+	@tests/deploy/check_package $(BUILD)/packages
 
 clean: ## Remove the build folders (downloads stay in the cache)
 	@rm -rf $(BUILD) $(ASAN)
