@@ -196,9 +196,8 @@ TEST_F(CheckCommandTest, ATokenWithoutEmbeddingIsABadRow) {
 }
 
 TEST_F(CheckCommandTest, DynamicRopeEndsAtTheModelsPositions) {
-  ChangeModel("config.json", "{\n",
-              "{\n\"rope_scaling\": {\"rope_type\": \"dynamic\", \"factor\": "
-              "2.0},\n");
+  ChangeModel("config.json", "\"rope_type\": \"default\"",
+              "\"rope_type\": \"dynamic\", \"factor\": 2.0");
   EXPECT_EQ(Check().code, kExitOk);
   Change("cutoff_len: 64", "cutoff_len: 1000000");
   ExpectRefused("dynamic rope");

@@ -5,6 +5,8 @@
 
 #include "train/run.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
