@@ -80,6 +80,7 @@ class Builder {
   RowResult Process(const Json& row) const;
   absl::StatusOr<FittedExamples> Tokenize(const Json& row,
                                           std::string& digest) const;
+  absl::Status CheckIds(const FittedExamples& fitted) const;
   void ProcessBlock();
   void Merge(const RowPlace& place, RowResult result);
   void Count(const TokenizedExample& example, const RowPlace& place);
@@ -163,9 +164,27 @@ absl::StatusOr<FittedExamples> Builder::Tokenize(const Json& row,
   digest = Sha256Hex(
       Json::array({example.messages, example.tools, example.may_learn})
           .dump(-1, ' ', false, Json::error_handler_t::replace));
-  return TokenizeWithin(
-      {.cutoff_len = options_.cutoff_len, .over_cutoff = options_.over_cutoff},
-      example, text_, options_.mask);
+  FT_ASSIGN_OR_RETURN(FittedExamples fitted,
+                      TokenizeWithin({.cutoff_len = options_.cutoff_len,
+                                      .over_cutoff = options_.over_cutoff},
+                                     example, text_, options_.mask));
+  FT_RETURN_IF_ERROR(CheckIds(fitted));
+  return fitted;
+}
+
+absl::Status Builder::CheckIds(const FittedExamples& fitted) const {
+  if (options_.vocab_size == 0) return absl::OkStatus();
+  for (const TokenizedExample& example : fitted.examples) {
+    for (const int32_t id : example.ids) {
+      if (id < options_.vocab_size) continue;
+      FT_ASSIGN_OR_RETURN(const std::string token, text_.tokenizer.TokenOf(id));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "token \"", token, "\" (", id, ") is beyond the model's ",
+          options_.vocab_size,
+          " tokens; take the tokenizer that belongs to the model"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void Builder::Merge(const RowPlace& place, RowResult result) {

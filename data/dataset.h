@@ -40,6 +40,9 @@ struct DatasetOptions {
   // row and the seed, so that an added row moves no other.
   double validation_share = 0;
   uint64_t seed = 0;
+  // Ids that the model has an embedding for: [0, vocab_size). A row with others
+  // is bad. 0: any.
+  int64_t vocab_size = 0;
   // For tokenising. Changes no result.
   int threads = 1;
 };

@@ -105,6 +105,11 @@ absl::StatusOr<std::vector<std::string>> ModelFileNames(
         "special_tokens_map.json", "chat_template.jinja"}) {
     if (Exists(JoinPath(dir, name))) names.push_back(name);
   }
+  // Read only where there is no tokenizer.json.
+  if (!Exists(JoinPath(dir, "tokenizer.json")) &&
+      Exists(JoinPath(dir, "tokenizer.model"))) {
+    names.push_back("tokenizer.model");
+  }
   std::sort(names.begin(), names.end());
   return names;
 }

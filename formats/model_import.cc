@@ -51,10 +51,15 @@ absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
 }
 
 absl::Status CheckTokenizer(const std::string& dir) {
-  const std::string path = JoinPath(dir, "tokenizer.json");
+  std::string path = JoinPath(dir, "tokenizer.json");
   if (!Exists(path)) {
-    return absl::NotFoundError(absl::StrCat(
-        path, ": is missing; save the model with a fast tokenizer"));
+    // Of SentencePiece: turned into the other when it is read.
+    const std::string pieces = JoinPath(dir, "tokenizer.model");
+    if (!Exists(pieces)) {
+      return absl::NotFoundError(absl::StrCat(
+          path, ": is missing; save the model with a fast tokenizer"));
+    }
+    path = pieces;
   }
   FT_ASSIGN_OR_RETURN(const int64_t size, FileSize(path));
   if (size > kMaxTokenizerBytes) {

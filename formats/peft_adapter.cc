@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/status.h"
 #include "formats/config_reader.h"
 #include "formats/json.h"
@@ -159,6 +161,22 @@ std::string LoraAName(absl::string_view module) {
 
 std::string LoraBName(absl::string_view module) {
   return absl::StrCat(kPrefix, module, ".lora_B.weight");
+}
+
+absl::Status CheckTargets(const std::vector<std::string>& target_modules,
+                          const ModelSpec& spec) {
+  std::set<std::string> unmatched(target_modules.begin(), target_modules.end());
+  std::set<std::string> kinds;
+  for (const LinearSpec& linear : spec.Linears()) {
+    kinds.insert(linear.kind);
+    std::erase_if(unmatched, [&](const std::string& target) {
+      return IsTarget({target}, linear.module);
+    });
+  }
+  if (unmatched.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("no linear is named ", absl::StrJoin(unmatched, ", "),
+                   "; this model has ", absl::StrJoin(kinds, ", ")));
 }
 
 bool IsTarget(const std::vector<std::string>& target_modules,

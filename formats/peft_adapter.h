@@ -14,6 +14,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "formats/model_spec.h"
 
 namespace ft {
 
@@ -53,5 +54,10 @@ std::string LoraBName(absl::string_view module);
 // or ends with "." and an entry, as PEFT matches.
 bool IsTarget(const std::vector<std::string>& target_modules,
               absl::string_view module);
+
+// INVALID_ARGUMENT: an entry that names no linear of the model; the message
+// lists the kinds there are.
+absl::Status CheckTargets(const std::vector<std::string>& target_modules,
+                          const ModelSpec& spec);
 
 }  // namespace ft

@@ -3,6 +3,7 @@
 #include "jobspec/validate.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <set>
 #include <string>
@@ -15,6 +16,9 @@
 
 namespace ft {
 namespace {
+
+// Not negative, and not NaN or infinite, which a message can hold.
+bool IsMagnitude(double value) { return value >= 0 && std::isfinite(value); }
 
 class Validator {
  public:
@@ -157,6 +161,11 @@ void Validator::Validation() {
       if (validation.format() != 0) {
         Wrong("data.validation.format", "belongs to path, not to share");
       }
+      if (validation.max_samples() != 0) {
+        Wrong("data.validation.max_samples",
+              "belongs to path, not to share; write evaluation: {max_samples: "
+              "...}");
+      }
       break;
     case v1::Validation::kPath:
       if (validation.format() == 0) {
@@ -221,7 +230,9 @@ void Validator::Adaptation() {
   if (method != v1::Adaptation::kLora) return;
   const v1::Lora& lora = spec_.adaptation().lora();
   if (lora.rank() != 0) InRange(lora.rank(), 1, 1024, "adaptation.lora.rank");
-  if (lora.alpha() < 0) Wrong("adaptation.lora.alpha", "must be above 0");
+  if (!IsMagnitude(lora.alpha())) {
+    Wrong("adaptation.lora.alpha", "must be above 0");
+  }
   if (!(lora.dropout() >= 0 && lora.dropout() < 1)) {
     Wrong("adaptation.lora.dropout",
           absl::StrCat(lora.dropout(), " is not in [0, 1)"));
@@ -251,11 +262,11 @@ void Validator::Optimizer() {
             absl::StrCat(value, " is not in [0, 1)"));
     }
   }
-  if (adamw.has_eps() && !(adamw.eps() > 0)) {
+  if (adamw.has_eps() && !(IsMagnitude(adamw.eps()) && adamw.eps() > 0)) {
     Wrong("optimizer.adamw.eps", "must be above 0");
   }
-  if (adamw.weight_decay() < 0) {
-    Wrong("optimizer.adamw.weight_decay", "is negative");
+  if (!IsMagnitude(adamw.weight_decay())) {
+    Wrong("optimizer.adamw.weight_decay", "is negative or not finite");
   }
 }
 
@@ -267,8 +278,8 @@ void Validator::Schedule() {
   if (schedule.has_steps()) {
     InRange<int64_t>(schedule.steps(), 1, int64_t{1} << 40, "schedule.steps");
   }
-  if (schedule.learning_rate() < 0) {
-    Wrong("schedule.learning_rate", "is negative");
+  if (!IsMagnitude(schedule.learning_rate())) {
+    Wrong("schedule.learning_rate", "is negative or not finite");
   }
   if (schedule.has_warmup_ratio() &&
       !(schedule.warmup_ratio() >= 0 && schedule.warmup_ratio() < 1)) {
@@ -286,8 +297,8 @@ void Validator::Batch() {
     InRange(batch.sequences(), 1, 1 << 20, "batch.sequences");
   }
   if (batch.micro() != 0) InRange(batch.micro(), 1, 1 << 20, "batch.micro");
-  if (batch.has_max_grad_norm() && batch.max_grad_norm() < 0) {
-    Wrong("batch.max_grad_norm", "is negative; 0 means never");
+  if (!IsMagnitude(batch.max_grad_norm())) {
+    Wrong("batch.max_grad_norm", "is negative or not finite; 0 means never");
   }
 }
 

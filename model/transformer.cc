@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -106,21 +105,7 @@ void Transformer::AddTrainable(const std::string& name, at::Tensor& tensor,
 }
 
 absl::Status Transformer::AddLora(const LoraConfig& config) {
-  std::set<std::string> unmatched(config.targets.begin(), config.targets.end());
-  std::set<std::string> kinds;
-  for (const LinearSpec& linear : spec().Linears()) {
-    kinds.insert(linear.kind);
-    std::erase_if(unmatched, [&](const std::string& target) {
-      return IsTarget({target}, linear.module);
-    });
-  }
-  if (!unmatched.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("adaptation.lora.targets: no linear is named ",
-                     absl::StrJoin(unmatched, ", "), "; this model has ",
-                     absl::StrJoin(kinds, ", ")));
-  }
-
+  FT_RETURN_IF_ERROR(CheckTargets(config.targets, spec()));
   const int64_t per_block = 7;
   const std::vector<Linear*> linears = AllLinears();
   for (size_t i = 0; i < linears.size(); ++i) {
@@ -176,7 +161,7 @@ absl::Status Transformer::LoadAdapter(const std::string& dir) {
             "], the base model wants [", absl::StrJoin(target->sizes(), ", "),
             "]"));
       }
-      FT_ASSIGN_OR_RETURN(const at::Tensor value, TensorOf(*view));
+      FT_ASSIGN_OR_RETURN(const at::Tensor value, TensorOf(*view), file.path());
       target->copy_(value);
       ++used;
     }

@@ -16,6 +16,7 @@
 namespace ft {
 
 // `view` as an fp32 tensor. It reads the mapping: the file must outlive it.
+// INVALID_ARGUMENT: no floating type, or a value that is not finite.
 absl::StatusOr<at::Tensor> TensorOf(const TensorView& view);
 
 // Every tensor of the files by name. They must outlive the tensors.

@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "formats/peft_adapter.h"
 #include "model/weights.h"
+#include "train/job.h"
 
 namespace ft {
 
@@ -29,12 +30,16 @@ absl::StatusOr<v1::ExportFiles> ExportAdapter(const Transformer& model,
         BytesOf(is_A ? LoraAName(module) : LoraBName(module), alive.back()));
     kinds.insert(std::string(module.substr(module.rfind('.') + 1)));
   }
+  // Names as the job wrote them, where it did: a kind would mean that linear of
+  // every block.
+  std::vector<std::string> targets = LoraTargets(spec);
+  if (targets.empty()) targets.assign(kinds.begin(), kinds.end());
   const v1::Lora& lora = spec.adaptation().lora();
   const AdapterConfig config{.base_model_name_or_path = spec.model().base(),
                              .lora_rank = lora.rank(),
                              .lora_alpha = lora.alpha(),
                              .lora_dropout = lora.dropout(),
-                             .target_modules = {kinds.begin(), kinds.end()}};
+                             .target_modules = targets};
   FT_RETURN_IF_ERROR(
       WriteSafetensors(JoinPath(dir, kAdapterWeightsName), tensors));
   FT_RETURN_IF_ERROR(WriteFileAtomic(JoinPath(dir, kAdapterConfigName),

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "collective/tcp_collective.h"
 #include "common/status.h"
 #include "formats/hf_directory.h"
@@ -30,42 +31,46 @@ class LinkStore : public RendezvousStore {
   Link& link_;
 };
 
-absl::Status LoadData(const RankJob& job, Assembly& assembly) {
-  FT_ASSIGN_OR_RETURN(assembly.train_data,
-                      LoadDataset(TrainDataOptions(job), *assembly.text),
-                      "data.train");
+absl::Status LoadData(const RankJob& job, const ModelSpec& model,
+                      Assembly& assembly) {
+  FT_ASSIGN_OR_RETURN(
+      assembly.train_data,
+      LoadDataset(TrainDataOptions(job, model.vocab_size), *assembly.text),
+      "data.train");
   if (job.spec.data().validation().has_path()) {
-    DatasetOptions options = ValidationDataOptions(job);
-    FT_ASSIGN_OR_RETURN(assembly.validation_data,
-                        LoadDataset(options, *assembly.text),
-                        "data.validation");
+    FT_ASSIGN_OR_RETURN(
+        assembly.validation_data,
+        LoadDataset(ValidationDataOptions(job, model.vocab_size),
+                    *assembly.text),
+        "data.validation");
   } else {
     assembly.validation_data.train = std::move(assembly.train_data.validation);
   }
   const int64_t most = job.spec.evaluation().max_samples();
   auto& held_out = assembly.validation_data.train;
+  if (held_out.empty() && job.spec.has_evaluation()) {
+    return absl::InvalidArgumentError(
+        "data.validation.share: chooses no row of so few; raise it");
+  }
   if (most > 0 && static_cast<int64_t>(held_out.size()) > most) {
     held_out.resize(static_cast<size_t>(most));
   }
   return absl::OkStatus();
 }
 
-absl::Status LoadModel(const RankJob& job, Assembly& assembly) {
-  FT_ASSIGN_OR_RETURN(HfDirectory files, OpenHfDirectory(job.model_dir));
+absl::Status LoadModel(const RankJob& job, HfDirectory files,
+                       Assembly& assembly) {
   assembly.model_digest = job.spec.model().digest();
   if (assembly.model_digest.empty()) {
     FT_ASSIGN_OR_RETURN(assembly.model_digest, ModelDigest(job.model_dir));
   }
   FT_ASSIGN_OR_RETURN(assembly.model, Transformer::Load(std::move(files)));
   const v1::Lora& lora = job.spec.adaptation().lora();
-  std::vector<std::string> targets(lora.targets().begin(),
-                                   lora.targets().end());
-  if (targets == std::vector<std::string>{"all"}) targets.clear();
   return assembly.model->AddLora(
       {.lora_rank = lora.rank(),
        .alpha = lora.alpha(),
        .dropout = lora.dropout(),
-       .targets = targets,
+       .targets = LoraTargets(job.spec),
        .seed = static_cast<uint64_t>(job.spec.determinism().seed())});
 }
 
@@ -117,8 +122,13 @@ absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const RankJob& job,
   FT_ASSIGN_OR_RETURN(ModelText text,
                       LoadModelText(job.model_dir, TemplateName(job.spec)));
   assembly->text = std::make_unique<ModelText>(std::move(text));
-  FT_RETURN_IF_ERROR(LoadData(job, *assembly));
-  FT_RETURN_IF_ERROR(LoadModel(job, *assembly));
+  FT_ASSIGN_OR_RETURN(HfDirectory files, OpenHfDirectory(job.model_dir));
+  const std::vector<std::string> faults = FaultsWithModel(job.spec, files.spec);
+  if (!faults.empty()) {
+    return absl::InvalidArgumentError(absl::StrJoin(faults, "\n"));
+  }
+  FT_RETURN_IF_ERROR(LoadData(job, files.spec, *assembly));
+  FT_RETURN_IF_ERROR(LoadModel(job, std::move(files), *assembly));
   FT_RETURN_IF_ERROR(ConnectRanks(job, link, *assembly));
   Shard(job, *assembly);
 

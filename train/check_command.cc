@@ -8,8 +8,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/status.h"
+#include "data/token_rows.h"
 #include "formats/hf_directory.h"
 #include "train/commands.h"
 #include "train/local_job.h"
@@ -34,16 +36,18 @@ struct Findings {
   }
 };
 
-void CheckData(const RankJob& job, const ModelText& text, Findings& found) {
+// `vocab_size` 0: unknown.
+void CheckData(const RankJob& job, const ModelText& text, int64_t vocab_size,
+               Findings& found) {
   absl::StatusOr<Dataset> train =
-      InspectDataset(TrainDataOptions(job), text, found.errors);
+      InspectDataset(TrainDataOptions(job, vocab_size), text, found.errors);
   if (!train.ok()) return found.Add(train.status());
   found.train = train->report;
   found.total_steps =
       TotalSteps(job.spec, static_cast<int64_t>(train->train.size()));
   if (job.spec.data().validation().has_path()) {
-    absl::StatusOr<Dataset> validation =
-        InspectDataset(ValidationDataOptions(job), text, found.errors);
+    absl::StatusOr<Dataset> validation = InspectDataset(
+        ValidationDataOptions(job, vocab_size), text, found.errors);
     if (!validation.ok()) return found.Add(validation.status());
     found.validation = validation->report;
     found.has_validation = true;
@@ -55,10 +59,13 @@ void CheckData(const RankJob& job, const ModelText& text, Findings& found) {
 
 Findings Check(const RankJob& job) {
   Findings found;
+  int64_t vocab_size = 0;
   const absl::StatusOr<HfDirectory> model = OpenHfDirectory(job.model_dir);
   if (!model.ok()) {
     found.Add(model.status());
   } else {
+    vocab_size = model->spec.vocab_size;
+    found.errors = FaultsWithModel(job.spec, model->spec);
     found.parameters = model->spec.NumParameters();
     found.warnings = model->warnings;
     if (job.spec.data().cutoff_len() > model->spec.max_position) {
@@ -68,19 +75,28 @@ Findings Check(const RankJob& job) {
                        " positions"));
     }
   }
+  if (job.spec.data().has_validation() && !job.spec.has_evaluation()) {
+    found.warnings.push_back(
+        "data.validation: is held out and never looked at; write evaluation: "
+        "{every: {epochs: 1}}");
+  }
   const absl::StatusOr<ModelText> text =
       LoadModelText(job.model_dir, TemplateName(job.spec));
   if (!text.ok()) {
     found.Add(text.status());
   } else {
-    CheckData(job, *text, found);
+    CheckData(job, *text, vocab_size, found);
   }
   return found;
 }
 
+nlohmann::ordered_json RowsJson(const std::vector<BadRow>& rows) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const BadRow& row : rows) json.push_back(row.ToString());
+  return json;
+}
+
 nlohmann::ordered_json ReportJson(const DatasetReport& report) {
-  nlohmann::ordered_json bad = nlohmann::ordered_json::array();
-  for (const BadRow& row : report.bad_rows) bad.push_back(row.ToString());
   return {{"rows", report.rows},
           {"examples", report.examples},
           {"tokens", report.tokens},
@@ -93,29 +109,57 @@ nlohmann::ordered_json ReportJson(const DatasetReport& report) {
           {"without_end_token", report.without_end_token},
           {"shortest", report.shortest},
           {"median", report.median},
+          {"p90", report.p90},
+          {"p99", report.p99},
           {"longest", report.longest},
-          {"bad_rows", bad}};
+          // [greatest length, examples]: up to 32, 64, 128 and so on.
+          {"length_histogram", report.length_histogram},
+          {"bad_rows", RowsJson(report.bad_rows)},
+          {"warnings", RowsJson(report.warnings)}};
 }
 
 void PrintReport(const char* name, const DatasetReport& report) {
   std::printf(
-      "%-11s %ld rows, %ld examples, %ld tokens (%ld learned), lengths %ld / "
-      "%ld / %ld\n",
+      "%-11s %ld rows, %ld examples, %ld tokens (%ld learned)\n"
+      "%-11s lengths: %ld to %ld, half up to %ld, 90 %% up to %ld\n",
       name, static_cast<long>(report.rows), static_cast<long>(report.examples),
-      static_cast<long>(report.tokens), static_cast<long>(report.targets),
-      static_cast<long>(report.shortest), static_cast<long>(report.median),
-      static_cast<long>(report.longest));
+      static_cast<long>(report.tokens), static_cast<long>(report.targets), "",
+      static_cast<long>(report.shortest), static_cast<long>(report.longest),
+      static_cast<long>(report.median), static_cast<long>(report.p90));
   const std::pair<const char*, int64_t> notes[] = {
       {"cut to cutoff_len", report.truncated},
       {"dropped over cutoff_len", report.dropped},
-      {"bad and skipped", report.skipped},
+      {"bad", static_cast<int64_t>(report.bad_rows.size())},
       {"duplicates", report.duplicates},
-      {"without a learned token", report.without_target},
+      {"without a learned token, left out", report.without_target},
       {"without a learned end token", report.without_end_token}};
   for (const auto& [what, count] : notes) {
     if (count > 0) {
-      std::printf("%-11s %ld rows %s\n", "", static_cast<long>(count), what);
+      std::printf("%-11s %ld row%s %s\n", "", static_cast<long>(count),
+                  count == 1 ? "" : "s", what);
     }
+  }
+}
+
+// A token that the user added may hold what ends a line or a column.
+std::string OnOneLine(const std::string& token) {
+  return absl::StrReplaceAll(token,
+                             {{"\n", "\\n"}, {"\r", "\\r"}, {"\t", "\\t"}});
+}
+
+// Rows that are no error: what is skipped, and what teaches nothing or no end.
+void PrintWarnings(const DatasetReport& report) {
+  constexpr size_t kMostTold = 20;
+  const size_t skipped = static_cast<size_t>(report.skipped);
+  for (size_t i = 0; i < std::min(skipped, kMostTold); ++i) {
+    std::fprintf(stderr, "skipped: %s\n",
+                 report.bad_rows[i].ToString().c_str());
+  }
+  if (skipped > kMostTold) {
+    std::fprintf(stderr, "skipped: %zu more\n", skipped - kMostTold);
+  }
+  for (const BadRow& row : report.warnings) {
+    std::fprintf(stderr, "warning: %s\n", row.ToString().c_str());
   }
 }
 
@@ -145,6 +189,8 @@ int RunCheckCommand(const CheckCommand& command) {
     if (found.has_validation) PrintReport("validation", found.validation);
     std::printf("%-11s %ld\n", "steps", static_cast<long>(found.total_steps));
   }
+  PrintWarnings(found.train);
+  PrintWarnings(found.validation);
   for (const std::string& warning : found.warnings) {
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
   }
@@ -163,19 +209,18 @@ int RunShowTokensCommand(const ShowTokensCommand& command) {
                         LoadLocalJob(command.job_file, command.model_root));
     FT_ASSIGN_OR_RETURN(const ModelText text,
                         LoadModelText(job.model_dir, TemplateName(job.spec)));
-    FT_ASSIGN_OR_RETURN(const Dataset dataset,
-                        LoadDataset(TrainDataOptions(job), text));
+    FT_ASSIGN_OR_RETURN(
+        const Dataset dataset,
+        LoadDataset(TrainDataOptions(job, /*vocab_size=*/0), text));
     std::printf("example\ttoken\tid\tlearned\n");
-    for (int64_t i = 0;
-         i < std::min<int64_t>(command.rows,
-                               static_cast<int64_t>(dataset.train.size()));
-         ++i) {
-      const TokenizedExample& example = dataset.train[i];
-      for (size_t t = 0; t < example.ids.size(); ++t) {
-        FT_ASSIGN_OR_RETURN(const std::string token,
-                            text.tokenizer.TokenOf(example.ids[t]));
-        std::printf("%ld\t%s\t%d\t%s\n", static_cast<long>(i), token.c_str(),
-                    example.ids[t], example.learned[t] ? "yes" : "no");
+    const auto count = std::min<size_t>(std::max<int64_t>(0, command.rows),
+                                        dataset.train.size());
+    for (size_t i = 0; i < count; ++i) {
+      FT_ASSIGN_OR_RETURN(const std::vector<TokenRow> rows,
+                          TokenRows(dataset.train[i], text.tokenizer));
+      for (const TokenRow& row : rows) {
+        std::printf("%zu\t%s\t%ld\t%s\n", i, OnOneLine(row.token).c_str(),
+                    static_cast<long>(row.id), row.learned ? "yes" : "no");
       }
     }
     return absl::OkStatus();

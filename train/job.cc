@@ -2,6 +2,10 @@
 
 #include "train/job.h"
 
+#include "absl/strings/str_cat.h"
+#include "common/file.h"
+#include "formats/peft_adapter.h"
+
 namespace ft {
 namespace {
 
@@ -16,9 +20,10 @@ RowFormat FormatOf(v1::DataFormat format) {
   }
 }
 
-DatasetOptions CommonOptions(const RankJob& job) {
+DatasetOptions CommonOptions(const RankJob& job, int64_t vocab_size) {
   const v1::Data& data = job.spec.data();
   DatasetOptions options;
+  options.vocab_size = vocab_size;
   options.variables = {data.variables().begin(), data.variables().end()};
   options.cutoff_len = data.cutoff_len();
   options.over_cutoff =
@@ -61,13 +66,15 @@ RankJob JobOf(const v1::RankStart& start) {
           start.bind_address().empty() ? "127.0.0.1" : start.bind_address()};
 }
 
-DatasetOptions TrainDataOptions(const RankJob& job) {
-  DatasetOptions options = CommonOptions(job);
+DatasetOptions TrainDataOptions(const RankJob& job, int64_t vocab_size) {
+  DatasetOptions options = CommonOptions(job, vocab_size);
   for (int i = 0; i < job.spec.data().train_size(); ++i) {
     const v1::Dataset& dataset = job.spec.data().train(i);
     options.files.push_back({.path = job.train_files[i],
                              .format = FormatOf(dataset.format()),
-                             .max_samples = dataset.max_samples()});
+                             .max_samples = dataset.max_samples(),
+                             // On a worker the file is called by its digest.
+                             .name = BaseName(dataset.path())});
   }
   if (job.spec.data().validation().has_share()) {
     options.validation_share = job.spec.data().validation().share();
@@ -75,13 +82,41 @@ DatasetOptions TrainDataOptions(const RankJob& job) {
   return options;
 }
 
-DatasetOptions ValidationDataOptions(const RankJob& job) {
-  DatasetOptions options = CommonOptions(job);
+DatasetOptions ValidationDataOptions(const RankJob& job, int64_t vocab_size) {
+  DatasetOptions options = CommonOptions(job, vocab_size);
   const v1::Validation& validation = job.spec.data().validation();
   options.files.push_back({.path = job.validation_file,
                            .format = FormatOf(validation.format()),
-                           .max_samples = validation.max_samples()});
+                           .max_samples = validation.max_samples(),
+                           .name = BaseName(validation.path())});
   return options;
+}
+
+std::vector<std::string> LoraTargets(const v1::JobSpec& spec) {
+  const auto& targets = spec.adaptation().lora().targets();
+  if (targets.size() == 1 && targets[0] == "all") return {};
+  return {targets.begin(), targets.end()};
+}
+
+std::vector<std::string> FaultsWithModel(const v1::JobSpec& spec,
+                                         const ModelSpec& model) {
+  std::vector<std::string> faults;
+  const absl::Status targets = CheckTargets(LoraTargets(spec), model);
+  if (!targets.ok()) {
+    faults.push_back(
+        absl::StrCat("adaptation.lora.targets: ", targets.message()));
+  }
+  // Beyond its positions such a model turns each segment by its own length; the
+  // table of the ropes has one scaling for all.
+  if (model.rope.kind == RopeKind::kDynamic &&
+      spec.data().cutoff_len() > model.max_position) {
+    faults.push_back(absl::StrCat(
+        "data.cutoff_len: ", spec.data().cutoff_len(), " is more than the ",
+        model.max_position,
+        " positions of a model with dynamic rope, which is not supported yet; "
+        "lower it"));
+  }
+  return faults;
 }
 
 std::string TemplateName(const v1::JobSpec& spec) {

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "formats/model_spec.h"
 #include "ft/v1/job_spec.pb.h"
 #include "ft/v1/ranks.pb.h"
 #include "train/learning_rate.h"
@@ -38,9 +39,18 @@ struct RankJob {
 
 RankJob JobOf(const v1::RankStart& start);
 
-// The data options of the training files, and of the validation file.
-DatasetOptions TrainDataOptions(const RankJob& job);
-DatasetOptions ValidationDataOptions(const RankJob& job);
+// The data options of the training files, and of the validation file, for a
+// model with that many tokens.
+DatasetOptions TrainDataOptions(const RankJob& job, int64_t vocab_size);
+DatasetOptions ValidationDataOptions(const RankJob& job, int64_t vocab_size);
+
+// The linears that learn; empty: all.
+std::vector<std::string> LoraTargets(const v1::JobSpec& spec);
+
+// What the job asks of the model that the model does not have, every fault with
+// its key. Before any weight is read.
+std::vector<std::string> FaultsWithModel(const v1::JobSpec& spec,
+                                         const ModelSpec& model);
 
 // "tokenizer", or the name of a built-in template.
 std::string TemplateName(const v1::JobSpec& spec);

@@ -44,6 +44,14 @@ absl::StatusOr<std::unique_ptr<Transformer>> LoadModel(
   return model;
 }
 
+// An id without an embedding: the tokenizer is another model's.
+absl::Status CheckId(int64_t id, const ModelSpec& spec) {
+  if (id >= 0 && id < spec.vocab_size) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("token ", id, " is beyond the model's ", spec.vocab_size,
+                   " tokens; take the tokenizer that belongs to the model"));
+}
+
 absl::Status Chat(const ChatCommand& command) {
   at::set_num_threads(command.threads > 0
                           ? command.threads
@@ -58,16 +66,18 @@ absl::Status Chat(const ChatCommand& command) {
   }
   messages.push_back(
       {{"role", "user"}, {"content", absl::StrJoin(command.text, " ")}});
-  const nlohmann::ordered_json context = {{"messages", messages},
-                                          {"tools", nullptr},
-                                          {"add_generation_prompt", true},
-                                          {"bos_token", text.bos_token},
-                                          {"eos_token", text.eos_token}};
   FT_ASSIGN_OR_RETURN(
       const RenderedChat prompt,
-      text.chat_template.Render(context.dump(), std::time(nullptr)));
+      text.Render({.messages_json = messages.dump(
+                       -1, ' ', false,
+                       nlohmann::ordered_json::error_handler_t::replace),
+                   .add_generation_prompt = true,
+                   .now = std::time(nullptr)}));
   FT_ASSIGN_OR_RETURN(const Encoding encoding,
                       text.tokenizer.Encode(prompt.text));
+  for (const int64_t id : encoding.ids) {
+    FT_RETURN_IF_ERROR(CheckId(id, model->spec()), command.model);
+  }
   const int64_t room =
       model->spec().max_position - static_cast<int64_t>(encoding.ids.size());
   if (room <= 0) {

@@ -2,20 +2,14 @@
 
 #include "train/null_link.h"
 
-#include <unistd.h>
-
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
-#include "absl/time/clock.h"
-#include "common/file.h"
-#include "common/status.h"
 
 namespace ft {
 
-NullLink::NullLink(NullLinkOptions options) : options_(std::move(options)) {}
+NullLink::NullLink(NullLinkOptions options)
+    : options_(std::move(options)), store_(options_.rendezvous_dir) {}
 
 void NullLink::Ready(const v1::RankReadyNotice& notice) {
   if (options_.progress == nullptr) return;
@@ -67,26 +61,12 @@ RankRequests NullLink::TakeRequests() {
 }
 
 absl::Status NullLink::SetKey(absl::string_view key, absl::string_view value) {
-  return WriteFileAtomic(PathOf(key), value);
+  return store_.Set(key, value);
 }
 
 absl::StatusOr<std::string> NullLink::GetKey(absl::string_view key,
                                              absl::Duration timeout) {
-  const std::string path = PathOf(key);
-  const absl::Time deadline = absl::Now() + timeout;
-  while (!std::filesystem::exists(path)) {
-    if (absl::Now() > deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          "no rank wrote ", path, " within ", absl::FormatDuration(timeout)));
-    }
-    absl::SleepFor(absl::Milliseconds(5));
-  }
-  return ReadFile(path, /*max_bytes=*/64 * 1024);
-}
-
-std::string NullLink::PathOf(absl::string_view key) const {
-  return absl::StrCat(options_.rendezvous_dir, "/",
-                      absl::StrReplaceAll(key, {{"/", "_"}}));
+  return store_.Get(key, timeout);
 }
 
 }  // namespace ft

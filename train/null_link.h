@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <string>
 
+#include "collective/file_rendezvous_store.h"
 #include "train/link.h"
 
 namespace ft {
@@ -42,9 +43,8 @@ class NullLink : public Link {
                                      absl::Duration timeout) override;
 
  private:
-  std::string PathOf(absl::string_view key) const;
-
   const NullLinkOptions options_;
+  FileRendezvousStore store_;
 };
 
 }  // namespace ft

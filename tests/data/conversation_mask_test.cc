@@ -111,6 +111,50 @@ std::string TokenizerOfLlama3() {
   return tokenizer.dump();
 }
 
+TEST(ConversationMaskTest, IdsAndMasksOfEveryMarkedTemplateEqualTransformers) {
+  const Json golden = Json::parse(Golden("text/templates.json"));
+  ModelText text = TextWith("", "", kSmolLM2);
+  int compared = 0, refused = 0;
+  for (const auto& [name, expected] : golden["templates"].items()) {
+    text.chat_template = ChatTemplate::Compile(TemplateNamed(name)).value();
+    text.special_tokens.clear();
+    for (const char* token : {"bos_token", "eos_token"}) {
+      if (expected[token].is_string())
+        text.special_tokens[token] = expected[token];
+    }
+    for (const auto& [key, want] : expected["renders"].items()) {
+      if (!want.contains("smollm2_assistant_mask") || key.ends_with("+gen")) {
+        continue;
+      }
+      SCOPED_TRACE(name + " " + key);
+      const Json& conversation = golden["conversations"][key];
+      Example example = Conversation(conversation["messages"]);
+      if (conversation.contains("tools")) example.tools = conversation["tools"];
+      // With the tail: the reference learns a whole span.
+      const auto examples =
+          TokenizeConversation(example, text, {.learn_tail = true});
+      if (!examples.ok()) {
+        // A template that leaves the tools out without a word.
+        EXPECT_THAT(examples, Fails(absl::StatusCode::kInvalidArgument,
+                                    "does not appear in the chat template"));
+        ++refused;
+        continue;
+      }
+      ASSERT_EQ(examples->size(), 1u);
+      EXPECT_EQ((*examples)[0].ids,
+                want["smollm2_ids"].get<std::vector<int32_t>>());
+      std::vector<bool> mask;
+      for (const Json& bit : want["smollm2_assistant_mask"]) {
+        mask.push_back(bit.get<int>() == 1);
+      }
+      EXPECT_EQ((*examples)[0].learned, mask);
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 106);
+  EXPECT_EQ(refused, 15);
+}
+
 TEST(ConversationMaskTest, Llama3TurnsAreThoseOfLlamaFactory) {
   const Json& vector = Vectors()["chat_template_llama3"];
   ModelText text = TextOf("llama3", "<|begin_of_text|>");

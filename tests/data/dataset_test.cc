@@ -5,6 +5,9 @@
 
 #include "data/dataset.h"
 
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "data/token_rows.h"
 #include "tests/testing/status_matchers.h"
@@ -120,6 +123,21 @@ TEST_F(DatasetTest, AnUnfilledVariableIsABadRow) {
   options_.variables = {{"name", "Ada"}};
   FT_ASSERT_OK_AND_ASSIGN(const Dataset dataset, LoadDataset(options_, text_));
   EXPECT_THAT(Whole(dataset.train[0]), ::testing::HasSubstr("Ada?"));
+}
+
+TEST_F(DatasetTest, ATokenBeyondTheModelsVocabularyIsABadRow) {
+  Write(kTwoTurns);
+  FT_ASSERT_OK_AND_ASSIGN(const Dataset whole, LoadDataset(options_, text_));
+  const std::vector<int32_t>& ids = whole.train[0].ids;
+  const int32_t largest = *std::max_element(ids.begin(), ids.end());
+  options_.vocab_size = largest + 1;
+  FT_EXPECT_OK(LoadDataset(options_, text_));
+  options_.vocab_size = largest;
+  EXPECT_THAT(LoadDataset(options_, text_),
+              Fails(absl::StatusCode::kInvalidArgument,
+                    absl::StrCat("d.json:1: row 1: token \"",
+                                 text_.tokenizer.TokenOf(largest).value(),
+                                 "\" (", largest, ") is beyond")));
 }
 
 TEST_F(DatasetTest, AtMostTwentyFaultsAreToldButAllAreReported) {

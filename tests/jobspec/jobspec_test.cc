@@ -5,6 +5,8 @@
 
 #include <google/protobuf/util/message_differencer.h>
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "jobspec/defaults.h"
@@ -201,6 +203,120 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"<<: {a: 1}\n", "merge keys are not allowed"},
         BadCase{"batch: {sequences: [1\n", "not valid YAML"},
         BadCase{"---\nname: b\n", "more than one document"}));
+
+// A line of kGood replaced (empty: one more line), and the field that is
+// refused because its feature does not exist yet.
+struct FutureCase {
+  const char* from;
+  const char* to;
+  const char* field;
+};
+
+class FutureTest : public ::testing::TestWithParam<FutureCase> {};
+
+TEST_P(FutureTest, AFeatureThatIsNotThereIsRefusedAndNotIgnored) {
+  std::string text = kGood;
+  const std::string from = GetParam().from;
+  const std::string to = std::string(GetParam().to) + "\n";
+  if (from.empty()) {
+    text += to;
+  } else {
+    const size_t at = text.find(from);
+    ASSERT_NE(at, std::string::npos);
+    text.replace(at, text.find('\n', at) + 1 - at, to);
+  }
+  EXPECT_THAT(Errors(text), HasSubstr(absl::StrCat(GetParam().field, ": ")));
+  EXPECT_THAT(Errors(text), HasSubstr("not supported yet"));
+}
+
+constexpr char kModel[] = "model:";
+constexpr char kData[] = "  train:";
+constexpr char kTrain[] = "    - {path";
+constexpr char kStage[] = "stage:";
+constexpr char kMethod[] = "adaptation:";
+constexpr char kRanks[] = "resources:";
+
+INSTANTIATE_TEST_SUITE_P(
+    Table, FutureTest,
+    ::testing::Values(
+        FutureCase{kModel, "model: {base: artifact:a}", "model.base"},
+        FutureCase{kModel, "model: {base: job:a}", "model.base"},
+        FutureCase{kModel, "model: {base: a, adapter: b}", "model.adapter"},
+        FutureCase{kModel, "model: {base: a, recompute: block}",
+                   "model.recompute"},
+        FutureCase{kModel, "model: {base: a, recompute: auto}",
+                   "model.recompute"},
+        FutureCase{kData,
+                   "  over_cutoff: proportional\n  train:", "data.over_cutoff"},
+        FutureCase{kTrain, "    - {path: a, format: text}",
+                   "data.train[0].format"},
+        FutureCase{kTrain, "    - {path: artifact:a, format: alpaca}",
+                   "data.train[0].path"},
+        FutureCase{kTrain, "    - {path: a, format: alpaca, weight: 0.5}",
+                   "data.train[0].weight"},
+        FutureCase{kStage, "stage: pretrain", "stage"},
+        FutureCase{kStage, "stage: {dpo: {beta: 0.1}}", "stage"},
+        FutureCase{kStage, "stage: kto", "stage"},
+        FutureCase{kMethod, "adaptation: full", "adaptation"},
+        FutureCase{kMethod, "adaptation: {freeze: {last_blocks: 2}}",
+                   "adaptation"},
+        FutureCase{kMethod, "adaptation: bottleneck", "adaptation"},
+        FutureCase{kMethod, "adaptation: {lora: {variant: dora}}",
+                   "adaptation.lora.variant"},
+        FutureCase{kRanks, "resources: {gpus: 2}", "resources.gpus"},
+        FutureCase{kRanks, "resources: {ranks: {min: 1, max: 2}}",
+                   "resources.ranks"},
+        FutureCase{kRanks, "resources: {ranks: 2, gpu_kind: [h200]}",
+                   "resources.gpu_kind"},
+        FutureCase{kRanks, "resources: {ranks: 2, memory_per_rank: 2GiB}",
+                   "resources.memory_per_rank"},
+        FutureCase{kRanks, "resources: {ranks: 2, topology: {within: rack}}",
+                   "resources.topology"},
+        FutureCase{kRanks, "resources: {ranks: 2, selector: {zone: a}}",
+                   "resources.selector"},
+        FutureCase{"", "after: [job-7q3k0v2m9xwz]", "after"},
+        FutureCase{"", "optimizer: adamw_8bit", "optimizer"},
+        FutureCase{"", "optimizer: sgd", "optimizer"},
+        FutureCase{"", "precision: fp16", "precision"},
+        FutureCase{"", "parallelism: {zero_stage: 2}",
+                   "parallelism.zero_stage"},
+        FutureCase{"", "parallelism: {offload: optimizer}",
+                   "parallelism.offload"},
+        FutureCase{"", "determinism: {replay_every: 5}",
+                   "determinism.replay_every"},
+        FutureCase{"", "checkpointing: {snapshot_every_steps: 5}",
+                   "checkpointing.snapshot_every_steps"},
+        FutureCase{"", "checkpointing: {keep: {best: {metric: a, n: 1}}}",
+                   "checkpointing.keep.best"},
+        FutureCase{"", "checkpointing: {keep: {ttl: 30d}}",
+                   "checkpointing.keep.ttl"},
+        FutureCase{"", "checkpointing: {resume_from: job-a@3}",
+                   "checkpointing.resume_from"},
+        FutureCase{"", "evaluation: {every: {epochs: 1}, metrics: [rouge_l]}",
+                   "evaluation.metrics"},
+        FutureCase{"", "evaluation: {every: {epochs: 1}, stop_after_worse: 3}",
+                   "evaluation.stop_after_worse"},
+        FutureCase{"", "export: {merged: true}", "export.merged"},
+        FutureCase{"", "export: {adapter: false}", "export.adapter"},
+        FutureCase{"", "numeric: {on_spike: rewind}", "numeric.on_spike"},
+        FutureCase{"", "numeric: {max_skips: 9}", "numeric.max_skips"},
+        FutureCase{"", "retry: {on_oom: shrink}", "retry.on_oom"},
+        FutureCase{"", "notify: [{webhook: ops, on: [FAILED]}]", "notify"}));
+
+TEST(ValidateTest, NumbersThatAreNotFiniteAreRefusedThoughYamlCannotHoldThem) {
+  for (const double bad : {std::numeric_limits<double>::quiet_NaN(),
+                           std::numeric_limits<double>::infinity()}) {
+    FT_ASSERT_OK_AND_ASSIGN(v1::JobSpec spec, ParseJobFile(kGood, "job.yaml"));
+    spec.mutable_adaptation()->mutable_lora()->set_alpha(bad);
+    spec.mutable_optimizer()->mutable_adamw()->set_eps(bad);
+    spec.mutable_optimizer()->mutable_adamw()->set_weight_decay(bad);
+    spec.mutable_schedule()->set_learning_rate(bad);
+    spec.mutable_batch()->set_max_grad_norm(bad);
+    Violations violations;
+    ValidateSpec(spec, SpecOrigin::kJobFile, violations);
+    EXPECT_EQ(violations.list().size(), 5u) << violations.Text("");
+  }
+}
 
 TEST(JobFileTest, BareWordsRangesAndNullsAreRead) {
   FT_ASSERT_OK_AND_ASSIGN(

@@ -203,11 +203,16 @@ TEST(CrossEntropyTest, LossAndGradientEqualTheFormula) {
 
 TEST(CrossEntropyTest, NonFiniteLogitsGiveANonFiniteLoss) {
   for (const float bad : {INFINITY, NAN}) {
-    std::vector<float> z = Random(64, 1, 12);
-    z[20] = bad;
-    std::vector<double> nll(1);
-    CrossEntropyInPlace(z, 64, std::vector<int64_t>{3}, 1, nll);
-    EXPECT_FALSE(std::isfinite(nll[0])) << bad;
+    for (const size_t at : {0, 3, 20, 63, 66}) {  // First, label, lanes, rest.
+      OnEveryIsa<bool>([&] {
+        std::vector<float> z = Random(67, 1, 12);
+        z[at] = bad;
+        std::vector<double> nll(1);
+        CrossEntropyInPlace(z, 67, std::vector<int64_t>{3}, 1, nll);
+        EXPECT_FALSE(std::isfinite(nll[0])) << bad << " at " << at;
+        return true;
+      });
+    }
   }
 }
 

@@ -132,6 +132,7 @@ struct TinyOptions {
   int64_t yield_at = 0;
   int64_t checkpoint_at = 0;
   bool resume = false;
+  bool validates_on_training_rows = false;  // For specs with validation.path.
 };
 
 // Runs the job in `dir`; ranks share the workspace.
@@ -158,6 +159,8 @@ inline TinyRun RunTiny(const v1::JobSpec& spec, const std::string& dir,
         .workspace = dir,
         .model_dir = FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat",
         .train_files = {dir + "/train.jsonl"},
+        .validation_file =
+            options.validates_on_training_rows ? dir + "/train.jsonl" : "",
         .secret = std::string(32, 's')};
     run.outcomes[rank] = RunRank(job, *run.links[rank], options.resume);
   });
