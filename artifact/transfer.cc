@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -242,14 +243,20 @@ absl::Status ArtifactTransfer::Download(const std::string& sha256,
         absl::StrCat("\"", sha256.substr(0, 80), "\" is no digest"));
   }
   const std::string part = path + ".part";
-  FT_RETURN_IF_ERROR(
-      Retry([&] { return DownloadOnce(sha256, bytes, part, progress); }));
-  FT_ASSIGN_OR_RETURN(const std::string got, Sha256OfFile(part));
-  if (got != sha256) {
+  // What lies there may be the beginning of something else: then once more,
+  // from the start.
+  bool is_continued = FileSize(part).value_or(0) > 0;
+  while (true) {
+    FT_RETURN_IF_ERROR(
+        Retry([&] { return DownloadOnce(sha256, bytes, part, progress); }));
+    FT_ASSIGN_OR_RETURN(const std::string got, Sha256OfFile(part));
+    if (got == sha256) break;
     FT_RETURN_IF_ERROR(RemoveFile(part));
-    return absl::DataLossError(absl::StrCat(path, ": sha256 is ",
-                                            got.substr(0, 8), "..., wanted ",
-                                            sha256.substr(0, 8), "..."));
+    if (!std::exchange(is_continued, false)) {
+      return absl::DataLossError(absl::StrCat(path, ": sha256 is ",
+                                              got.substr(0, 8), "..., wanted ",
+                                              sha256.substr(0, 8), "..."));
+    }
   }
   FT_RETURN_IF_ERROR(SyncFile(part));
   return RenameDurably(part, path);

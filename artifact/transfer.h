@@ -61,8 +61,9 @@ class ArtifactTransfer {
   absl::StatusOr<v1::Artifact> GetByName(const std::string& name);
   absl::StatusOr<v1::Manifest> ReadManifest(const std::string& sha256);
 
-  // Fetches a blob to `path`; a part of it beside, <path>.part, is continued.
-  // DATA_LOSS: the bytes that came have another digest; the part is removed.
+  // Fetches a blob to `path`; a part of it beside, <path>.part, is continued,
+  // or replaced if it is of something else. DATA_LOSS: the bytes that came have
+  // another digest; the part is removed.
   absl::Status Download(const std::string& sha256, int64_t bytes,
                         const std::string& path,
                         const TransferProgress& progress = nullptr);

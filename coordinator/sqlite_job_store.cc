@@ -98,7 +98,8 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(
   FT_ASSIGN_OR_RETURN(store->writer_,
                       SqliteDb::Open(path, {.read_only = false}), path);
   SqliteDb& db = *store->writer_;
-  FT_RETURN_IF_ERROR(db.Exec("PRAGMA journal_mode = WAL"));
+  // The first statement that reads the file: it finds what is no database.
+  FT_RETURN_IF_ERROR(db.Exec("PRAGMA journal_mode = WAL"), path);
   FT_RETURN_IF_ERROR(db.Exec("PRAGMA synchronous = FULL"));
   FT_RETURN_IF_ERROR(store->Migrate(), path);
   FT_RETURN_IF_ERROR(store->TakeOver(), path);

@@ -4,7 +4,6 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -24,10 +23,12 @@ namespace {
 
 constexpr absl::Duration kCallTimeout = absl::Seconds(10);
 constexpr int kTries = 5;
+// A stream goes on after a break: as long as a restart may take.
+constexpr int kStreamTries = 60;
+constexpr absl::Duration kStreamPause = absl::Seconds(1);
 
 absl::StatusOr<std::string> FindAddress(const GlobalOptions& options) {
   if (!options.address.empty()) return options.address;
-  if (const char* address = std::getenv("FTCTL_ADDRESS")) return address;
   const absl::StatusOr<std::string> text =
       ReadFile(CoordinatorEndpoint(), 1 << 16);
   if (text.ok()) {
@@ -42,7 +43,6 @@ absl::StatusOr<std::string> FindAddress(const GlobalOptions& options) {
 
 std::string FindTokenFile(const GlobalOptions& options) {
   if (!options.token_file.empty()) return options.token_file;
-  if (const char* file = std::getenv("FTCTL_TOKEN_FILE")) return file;
   return AdminTokenFile();
 }
 
@@ -57,9 +57,13 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
     const GlobalOptions& options) {
   FT_ASSIGN_OR_RETURN(const std::string address, FindAddress(options));
   FT_RETURN_IF_ERROR(ParseLoopbackAddress(address).status());
-  FT_ASSIGN_OR_RETURN(const std::string token,
-                      ReadTokenFile(FindTokenFile(options)));
-  return std::unique_ptr<Client>(new Client(address, token));
+  const absl::StatusOr<std::string> token =
+      ReadTokenFile(FindTokenFile(options));
+  if (!token.ok()) {
+    // Without it every call would be refused.
+    return absl::UnauthenticatedError(token.status().message());
+  }
+  return std::unique_ptr<Client>(new Client(address, *token));
 }
 
 Client::Client(const std::string& address, std::string token)
@@ -141,18 +145,33 @@ absl::StatusOr<v1::ListEventsResponse> Client::ListEvents(
       });
 }
 
+// Calls `once` until it ends with something other than UNAVAILABLE; it counts
+// how many messages came.
+absl::Status Client::Streamed(
+    const std::function<absl::Status(int64_t& received)>& once) {
+  int tries = 0;
+  while (true) {
+    int64_t received = 0;
+    const absl::Status status = once(received);
+    if (!absl::IsUnavailable(status)) return status;
+    if (received > 0) tries = 0;
+    if (++tries > kStreamTries) return status;
+    if (tries == 1 && on_break_) on_break_(status);
+    absl::SleepFor(kStreamPause);
+  }
+}
+
 absl::Status Client::WatchJob(
     const std::string& job_id,
     const std::function<bool(const v1::WatchJobResponse&)>& on_update) {
   v1::WatchJobRequest request;
   request.set_job_id(job_id);
-  for (int tries = 0;; ++tries) {
+  return Streamed([&](int64_t& received) {
     grpc::ClientContext context;
-    Prepare(context, token_, absl::Hours(24));
+    Prepare(context, token_, absl::InfiniteDuration());
     const auto stream = stubs_->jobs->WatchJob(&context, request);
     v1::WatchJobResponse response;
-    while (stream->Read(&response)) {
-      tries = 0;
+    for (; stream->Read(&response); ++received) {
       if (!response.resume_token().empty()) {
         request.set_resume_token(response.resume_token());
       }
@@ -162,23 +181,37 @@ absl::Status Client::WatchJob(
         return absl::OkStatus();
       }
     }
-    const absl::Status status = FromGrpcStatus(stream->Finish());
-    if (!absl::IsUnavailable(status) || tries >= 30) return status;
-    absl::SleepFor(absl::Seconds(1));
-  }
+    return FromGrpcStatus(stream->Finish());
+  });
 }
 
 absl::Status Client::TailLogs(
     const v1::TailLogsRequest& request,
     const std::function<void(const v1::LogLine&)>& on_line) {
-  grpc::ClientContext context;
-  Prepare(context, token_, absl::Hours(24));
-  const auto stream = stubs_->jobs->TailLogs(&context, request);
-  v1::TailLogsResponse response;
-  while (stream->Read(&response)) {
-    for (const v1::LogLine& line : response.lines()) on_line(line);
-  }
-  return FromGrpcStatus(stream->Finish());
+  v1::TailLogsRequest now = request;
+  std::string last;  // The newest line that was told.
+  return Streamed([&](int64_t& received) {
+    grpc::ClientContext context;
+    Prepare(context, token_, absl::InfiniteDuration());
+    // Lines have no number: after a break all are read again, and those up to
+    // the last one that was told are left out.
+    bool is_new = last.empty();
+    const auto stream = stubs_->jobs->TailLogs(&context, now);
+    v1::TailLogsResponse response;
+    for (; stream->Read(&response); ++received) {
+      for (const v1::LogLine& line : response.lines()) {
+        const std::string bytes = line.SerializeAsString();
+        if (is_new) {
+          on_line(line);
+          last = bytes;
+        } else {
+          is_new = bytes == last;
+        }
+      }
+    }
+    if (!last.empty()) now.clear_tail_lines();
+    return FromGrpcStatus(stream->Finish());
+  });
 }
 
 absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
@@ -192,13 +225,6 @@ absl::StatusOr<v1::ListModelsResponse> Client::ListModels() {
   return Unary<v1::ListModelsResponse>(
       token_, [&](auto* context, auto* response) {
         return stubs_->admin->ListModels(context, {}, response);
-      });
-}
-
-absl::StatusOr<v1::GetServerInfoResponse> Client::GetServerInfo() {
-  return Unary<v1::GetServerInfoResponse>(
-      token_, [&](auto* context, auto* response) {
-        return stubs_->admin->GetServerInfo(context, {}, response);
       });
 }
 

@@ -18,12 +18,12 @@
 
 namespace ft {
 
-// Not thread-safe, but for Cancel.
+// Not thread-safe.
 class Client {
  public:
-  // From --address, $FTCTL_ADDRESS or the local service's endpoint file, and
-  // --token_file, $FTCTL_TOKEN_FILE or the local service's token.
-  // UNAVAILABLE: no service is known.
+  // By the options, or the local service's endpoint file and token.
+  // UNAVAILABLE: no service is known. UNAUTHENTICATED: the token cannot be
+  // read.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(
       const GlobalOptions& options);
   ~Client();
@@ -41,19 +41,27 @@ class Client {
   absl::Status WatchJob(
       const std::string& job_id,
       const std::function<bool(const v1::WatchJobResponse&)>& on_update);
+  // Calls on_line for each line; goes on by itself after a break.
   absl::Status TailLogs(const v1::TailLogsRequest& request,
                         const std::function<void(const v1::LogLine&)>& on_line);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::ListModelsResponse> ListModels();
-  absl::StatusOr<v1::GetServerInfoResponse> GetServerInfo();
+
+  // Told when a stream broke and is tried again.
+  void OnBreak(std::function<void(const absl::Status&)> on_break) {
+    on_break_ = std::move(on_break);
+  }
 
   ArtifactTransfer& artifacts() { return *artifacts_; }
 
  private:
   struct Stubs;
   Client(const std::string& address, std::string token);
+  absl::Status Streamed(
+      const std::function<absl::Status(int64_t& received)>& once);
 
   std::string token_;
+  std::function<void(const absl::Status&)> on_break_;
   std::unique_ptr<Stubs> stubs_;
   std::unique_ptr<ArtifactTransfer> artifacts_;
 };

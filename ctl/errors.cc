@@ -12,7 +12,8 @@ int ExitCodeOf(const absl::Status& status) {
     case absl::StatusCode::kOk:
       return 0;
     case absl::StatusCode::kInvalidArgument:
-      return 3;
+      // The second body of one request id is no fault of the job.
+      return ReasonOf(status) == "REQUEST_ID_REUSED" ? 6 : 3;
     case absl::StatusCode::kNotFound:
       return 4;
     case absl::StatusCode::kPermissionDenied:
@@ -32,6 +33,8 @@ int ExitCodeOf(const absl::Status& status) {
 }
 
 int Fail(const absl::Status& status) {
+  // What was printed before stands before.
+  std::fflush(stdout);
   const std::vector<FieldError> fields = FieldErrorsOf(status);
   for (const FieldError& field : fields) {
     std::fprintf(stderr, "%s: %s\n", field.field.c_str(),

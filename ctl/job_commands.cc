@@ -3,12 +3,14 @@
 // check, submit, list, get, watch, wait, events, logs, cancel, delete.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/id.h"
 #include "ctl/client.h"
 #include "ctl/command.h"
 #include "ctl/output.h"
@@ -30,8 +32,13 @@ struct Arguments {
   int tail = 0;
   int limit = 50;
   double timeout_seconds = 0;
+  std::string state;       // Of wait --for.
+  std::string request_id;  // Empty: a new one.
 };
 Arguments arguments;
+
+// A coordinator that restarts is away for less.
+constexpr absl::Duration kOutage = absl::Minutes(1);
 
 // Connects and calls `act`; an error becomes the exit code.
 template <typename Act>
@@ -42,8 +49,6 @@ int WithClient(const GlobalOptions& options, const Act& act) {
   return act(**client);
 }
 
-int PrintJob(const GlobalOptions& options, const v1::Job& job);
-
 std::string ProgressOf(const v1::Job& job) {
   const v1::StepMetrics& step = job.status().progress();
   return step.total_steps() == 0
@@ -51,39 +56,54 @@ std::string ProgressOf(const v1::Job& job) {
              : absl::StrCat(step.step(), "/", step.total_steps());
 }
 
-int Check() {
+// The last line after what is wrong with a job.
+int NothingSubmitted(int code, const absl::Status& status = absl::OkStatus()) {
+  if (absl::IsInvalidArgument(status)) {
+    // One line a violation.
+    const auto errors =
+        std::count(status.message().begin(), status.message().end(), '\n') + 1;
+    std::fprintf(stderr, "%ld error%s. ", static_cast<long>(errors),
+                 errors == 1 ? "" : "s");
+  }
+  std::fprintf(stderr, "Nothing was submitted.\n");
+  return code;
+}
+
+int Check(const GlobalOptions& options) {
   std::string folder;
   const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(arguments.file, folder);
-  if (!spec.ok()) {
-    Fail(spec.status());
-    return 3;
+  if (!spec.ok()) return Fail(spec.status());
+  const int code = CheckData(arguments.file, options.output != "table");
+  if (code != 0) return code;
+  if (options.output == "yaml") {
+    std::fputs(SpecToYaml(*spec).c_str(), stdout);
+  } else if (options.output == "json") {
+    PrintMessage(options, *spec);
+  } else if (options.output == "name") {
+    std::printf("%s\n", spec->name().c_str());
   }
-  return CheckData(arguments.file, /*quiet=*/false);
+  return 0;
 }
 
 int SubmitFile(const GlobalOptions& options) {
   std::string folder;
   const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(arguments.file, folder);
   if (!spec.ok()) {
-    const int code = Fail(spec.status());
-    std::fprintf(stderr, "Nothing was submitted.\n");
-    return code == 4 ? 4 : 3;
+    return NothingSubmitted(Fail(spec.status()), spec.status());
   }
-  if (!arguments.no_check && arguments.file != "-") {
+  if (!arguments.no_check) {
     const int code = CheckData(arguments.file, /*quiet=*/true);
-    if (code != 0) {
-      std::fprintf(stderr, "Nothing was submitted.\n");
-      return code;
-    }
+    if (code != 0) return NothingSubmitted(code);
   }
   return WithClient(options, [&](Client& client) {
-    const absl::StatusOr<v1::Job> job = Submit(client, *spec, folder);
+    const absl::StatusOr<v1::Job> job =
+        Submit(client, *spec, folder, arguments.request_id);
     if (!job.ok()) {
       const int code = Fail(job.status());
-      std::fprintf(stderr, "Nothing was submitted.\n");
-      return code;
+      // Without an answer nobody knows: the same request_id finds out.
+      return code == 7 || code == 8 ? code : NothingSubmitted(code);
     }
-    if (options.output == "json" || options.output == "yaml") {
+    if (IsMessageOutput(options)) {
       PrintMessage(options, *job);
     } else {
       std::printf("%s\n", job->job_id().c_str());
@@ -104,7 +124,7 @@ int List(const GlobalOptions& options) {
     request.set_page_size(arguments.limit);
     const absl::StatusOr<v1::ListJobsResponse> list = client.ListJobs(request);
     if (!list.ok()) return Fail(list.status());
-    if (options.output == "json" || options.output == "yaml") {
+    if (IsMessageOutput(options)) {
       PrintMessage(options, *list);
       return 0;
     }
@@ -125,6 +145,10 @@ int List(const GlobalOptions& options) {
     if (options.output != "name") {
       PrintTable(options, {"JOB", "NAME", "STATE", "STEP", "LOSS", "AGE"},
                  rows);
+    }
+    if (!list->next_page_token().empty()) {
+      std::fprintf(stderr, "There may be more: --limit %d\n",
+                   std::min(1000, 2 * arguments.limit));
     }
     return 0;
   });
@@ -187,26 +211,53 @@ int Get(const GlobalOptions& options) {
   });
 }
 
+// What a job that has ended means for who waited for a state.
+int EndedWhileWaiting(const v1::Job& job) {
+  const std::string state = StateName(job.status().state());
+  std::fprintf(stderr, "%s\n", state.c_str());
+  if (arguments.state.empty() || arguments.state == state) {
+    return arguments.state == state ? 0 : ExitCodeOfJob(job);
+  }
+  return job.status().state() == v1::JOB_STATE_SUCCEEDED ? 6
+                                                         : ExitCodeOfJob(job);
+}
+
 int Wait(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::Time deadline =
         arguments.timeout_seconds > 0
             ? absl::Now() + absl::Seconds(arguments.timeout_seconds)
             : absl::InfiniteFuture();
+    absl::Time heard = absl::Now();
+    std::string state = "not known";
     while (true) {
       const absl::StatusOr<v1::Job> job = client.GetJob(arguments.job);
-      if (!job.ok()) return Fail(job.status());
-      if (IsTerminal(job->status().state())) {
-        std::fprintf(stderr, "%s\n", StateName(job->status().state()).c_str());
-        return ExitCodeOfJob(*job);
+      if (job.ok()) {
+        heard = absl::Now();
+        state = StateName(job->status().state());
+        if (IsTerminal(job->status().state())) return EndedWhileWaiting(*job);
+        if (state == arguments.state) return 0;
+      } else if (!absl::IsUnavailable(job.status()) ||
+                 absl::Now() - heard > kOutage) {
+        return Fail(job.status());
       }
       if (absl::Now() > deadline) {
-        return Fail(absl::DeadlineExceededError(absl::StrCat(
-            arguments.job, " is ", StateName(job->status().state()))));
+        return Fail(absl::DeadlineExceededError(
+            absl::StrCat(arguments.job, " is ", state)));
       }
       absl::SleepFor(absl::Milliseconds(200));
     }
   });
+}
+
+std::vector<std::string> RowOf(const v1::Event& event) {
+  return {
+      absl::StrCat(event.job_seq()),
+      absl::FormatTime("%H:%M:%S", absl::FromUnixSeconds(event.at().seconds()),
+                       absl::LocalTimeZone()),
+      event.epoch() == 0 ? "" : absl::StrCat(event.epoch()),
+      v1::EventKind_Name(event.kind()).substr(sizeof("EVENT_KIND_") - 1),
+      event.message()};
 }
 
 int Events(const GlobalOptions& options) {
@@ -214,26 +265,23 @@ int Events(const GlobalOptions& options) {
     v1::ListEventsRequest request;
     request.set_job_id(arguments.job);
     request.set_page_size(1000);
-    std::vector<std::vector<std::string>> rows;
+    v1::ListEventsResponse all;
     do {
       const absl::StatusOr<v1::ListEventsResponse> page =
           client.ListEvents(request);
       if (!page.ok()) return Fail(page.status());
-      if (options.output != "table") {
-        PrintMessage(options, *page);
-      }
-      for (const v1::Event& event : page->events()) {
-        rows.push_back(
-            {absl::StrCat(event.job_seq()),
-             absl::FormatTime("%H:%M:%S",
-                              absl::FromUnixSeconds(event.at().seconds()),
-                              absl::LocalTimeZone()),
-             event.epoch() == 0 ? "" : absl::StrCat(event.epoch()),
-             v1::EventKind_Name(event.kind()).substr(sizeof("EVENT_KIND_") - 1),
-             event.message()});
-      }
+      all.mutable_events()->MergeFrom(page->events());
       request.set_page_token(page->next_page_token());
     } while (!request.page_token().empty());
+    if (IsMessageOutput(options)) {
+      PrintMessage(options, all);
+      return 0;
+    }
+    std::vector<std::vector<std::string>> rows;
+    for (const v1::Event& event : all.events()) {
+      rows.push_back(RowOf(event));
+      if (options.output == "name") std::printf("%s\n", rows.back()[3].c_str());
+    }
     if (options.output == "table") {
       PrintTable(options, {"SEQ", "TIME", "EPOCH", "EVENT", "MESSAGE"}, rows);
     }
@@ -248,13 +296,11 @@ int Logs(const GlobalOptions& options) {
     request.set_follow(arguments.follow);
     request.set_tail_lines(arguments.tail);
     if (arguments.rank >= 0) request.set_rank(arguments.rank);
+    client.OnBreak(&SayBreak);
     const absl::Status status =
         client.TailLogs(request, [&](const v1::LogLine& line) {
-          if (options.output == "json") {
-            PrintMessage(options, line);
-          } else {
-            std::printf("[%d] %s\n", line.rank(), line.text().c_str());
-          }
+          if (IsMessageOutput(options)) return PrintStreamed(options, line);
+          std::printf("[%d] %s\n", line.rank(), line.text().c_str());
           std::fflush(stdout);
         });
     return status.ok() ? 0 : Fail(status);
@@ -265,6 +311,7 @@ int Cancel(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::StatusOr<v1::Job> job = client.CancelJob(arguments.job);
     if (!job.ok()) return Fail(job.status());
+    if (options.output != "table") return PrintJob(options, *job);
     std::fprintf(stderr, "%s %s\n", job->job_id().c_str(),
                  StateName(job->status().state()).c_str());
     return 0;
@@ -275,9 +322,22 @@ int Delete(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::Status status = client.DeleteJob(arguments.job);
     if (!status.ok()) return Fail(status);
-    std::fprintf(stderr, "%s deleted\n", arguments.job.c_str());
+    if (options.output == "name") {
+      std::printf("%s\n", arguments.job.c_str());
+    } else {
+      std::fprintf(stderr, "%s deleted\n", arguments.job.c_str());
+    }
     return 0;
   });
+}
+
+// "QUEUED", "STARTING", ...
+std::vector<std::string> StateNames() {
+  std::vector<std::string> names;
+  for (int i = v1::JOB_STATE_QUEUED; i <= v1::JobState_MAX; ++i) {
+    names.push_back(StateName(static_cast<v1::JobState>(i)));
+  }
+  return names;
 }
 
 }  // namespace
@@ -296,10 +356,11 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
   CLI::App* command = app.add_subcommand(
       "check",
       "Find mistakes in a job file, its data and its model, without a "
-      "coordinator\n\n  ftctl check job.yaml");
+      "coordinator\n\n  ftctl check job.yaml\n  ftctl check - < job.yaml   the "
+      "job file alone\n  ftctl check job.yaml -o yaml   with every default");
   command->group("Jobs");
   command->add_option("file", arguments.file, "Job file")->required();
-  command->callback([&code] { code = Check(); });
+  command->callback([&] { code = Check(options); });
 
   command = add("submit",
                 "Queue a job, print its id\n\n  ftctl submit job.yaml --watch\n"
@@ -310,31 +371,67 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
   command->add_flag("-w,--watch", arguments.watch, "Follow it until it ends");
   command->add_flag("--no_check", arguments.no_check,
                     "Leave data and model to the worker's own check");
+  command
+      ->add_option("--request_id", arguments.request_id,
+                   "Makes a repeated submit give the same job")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return IsRequestId(text)
+                       ? ""
+                       : "1 to 64 characters of A-Z, a-z, 0-9, _ and -";
+          },
+          ""));
 
-  add("list", "Jobs, the newest first", List)
+  add("list",
+      "Jobs, the newest first\n\n  ftctl list --limit 200\n"
+      "  ftctl list -o name | xargs -n 1 ftctl get",
+      List)
       ->add_option("--limit", arguments.limit, "At most so many")
       ->check(CLI::Range(1, 1000));
-  takes_job(add("get", "One job\n\n  ftctl get JOB -o json", Get));
-  takes_job(add("watch", "Follow a job's loss until it ends",
+  takes_job(
+      add("get", "One job\n\n  ftctl get JOB\n  ftctl get JOB -o json", Get));
+  takes_job(add("watch",
+                "Follow a job's loss until it ends; Ctrl-C leaves the job "
+                "alone\n\n  ftctl watch JOB\n  ftctl watch JOB -o json   one "
+                "message a line",
                 [](const GlobalOptions& given) {
                   return WithClient(given, [&](Client& client) {
                     return WatchToEnd(client, given, arguments.job);
                   });
                 }));
-  takes_job(add("wait",
-                "Return when the job has ended: 0 succeeded, 10 failed, 11 "
-                "cancelled",
-                Wait))
+  command =
+      takes_job(add("wait",
+                    "Return when the job has ended: 0 succeeded, 10 failed, 11 "
+                    "cancelled\n\n  ftctl wait JOB --timeout 3600\n"
+                    "  ftctl wait JOB --for RUNNING",
+                    Wait));
+  command
       ->add_option("--timeout", arguments.timeout_seconds,
-                   "Seconds; then exit 8");
-  takes_job(add("events", "What happened to a job", Events));
-  command = takes_job(
-      add("logs", "What its ranks said\n\n  ftctl logs JOB -f", Logs));
+                   "Seconds; then exit 8")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--for", arguments.state, "Return in this state already")
+      ->transform(CLI::IsMember(StateNames(), CLI::ignore_case));
+  takes_job(add("events",
+                "What happened to a job\n\n  ftctl events JOB\n"
+                "  ftctl events JOB -o json",
+                Events));
+  command = takes_job(add("logs",
+                          "What its ranks said\n\n  ftctl logs JOB -f\n"
+                          "  ftctl logs JOB --rank 1 --tail 20",
+                          Logs));
   command->add_flag("-f,--follow", arguments.follow, "Until the job ends");
-  command->add_option("--rank", arguments.rank, "Only this rank");
-  command->add_option("--tail", arguments.tail, "Only the last so many lines");
-  takes_job(add("cancel", "Stop a job for good", Cancel));
-  takes_job(add("delete", "Remove an ended job", Delete));
+  command->add_option("--rank", arguments.rank, "Only this rank")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--tail", arguments.tail, "Only the last so many lines")
+      ->check(CLI::NonNegativeNumber);
+  takes_job(add("cancel",
+                "Stop a job for good; its checkpoints stay\n\n"
+                "  ftctl cancel JOB",
+                Cancel));
+  takes_job(add("delete",
+                "Remove an ended job, its events, logs and checkpoints\n\n"
+                "  ftctl delete JOB",
+                Delete));
 }
 
 }  // namespace ft

@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/version.h"
 #include "ctl/command.h"
+#include "ctl/completion.h"
+#include "ctl/output.h"
 #include "ctl/service.h"
 
 namespace ft {
@@ -18,29 +20,32 @@ void Say(const std::string& what) {
   std::fprintf(stderr, "%s\n", what.c_str());
 }
 
-constexpr char kVerbs[] =
-    "up down check submit list get watch wait events logs cancel delete fetch "
-    "chat workers model version completion";
-
-int PrintCompletion(const std::string& shell) {
-  if (shell == "bash") {
-    std::printf("complete -W '%s' ftctl\n", kVerbs);
-  } else if (shell == "zsh") {
-    std::printf("#compdef ftctl\ncompadd -- %s\n", kVerbs);
+int PrintVersion(const GlobalOptions& options) {
+  const nlohmann::ordered_json version = {
+      {"version", std::string(Version())},
+      {"revision", std::string(Revision())}};
+  if (options.output == "json") {
+    std::printf("%s\n", version.dump(1).c_str());
+  } else if (options.output == "yaml") {
+    std::fputs(YamlOf(version).c_str(), stdout);
+  } else if (options.output == "name") {
+    std::printf("%s\n", std::string(Version()).c_str());
   } else {
-    std::printf("complete -c ftctl -f -a '%s'\n", kVerbs);
+    std::printf("ftctl %s (%s)\n", std::string(Version()).c_str(),
+                std::string(Revision()).c_str());
   }
   return 0;
 }
 
 }  // namespace
 
-void AddLocalCommands(CLI::App& app, GlobalOptions&, int& code) {
+void AddLocalCommands(CLI::App& app, GlobalOptions& options, int& code) {
   static int workers = 2;
   CLI::App* command = app.add_subcommand(
       "up",
       "Start a coordinator and workers on this machine, or revive what died\n\n"
-      "  ftctl up --workers 2");
+      "  ftctl up --workers 2\n"
+      "  HOME=/tmp/other ftctl up   another service beside it");
   command->group("Cluster");
   command->add_option("--workers", workers, "Workers of one slot each")
       ->check(CLI::Range(1, 256));
@@ -50,11 +55,15 @@ void AddLocalCommands(CLI::App& app, GlobalOptions&, int& code) {
       code = Fail(status);
       return;
     }
-    Say(absl::StrCat("ready: a coordinator and ", workers, " workers"));
+    Say(absl::StrCat("ready: a coordinator and ", workers, " worker",
+                     workers == 1 ? "" : "s"));
   });
 
   static int grace = 30;
-  command = app.add_subcommand("down", "Stop them; jobs go on at the next up");
+  command = app.add_subcommand(
+      "down",
+      "Stop them; jobs go on at the next up\n\n"
+      "  ftctl down\n  ftctl down --grace 120   more time to store a step");
   command->group("Cluster");
   command->add_option("--grace", grace, "Seconds before they are killed")
       ->check(CLI::Range(0, 3600));
@@ -63,22 +72,23 @@ void AddLocalCommands(CLI::App& app, GlobalOptions&, int& code) {
     if (!status.ok()) code = Fail(status);
   });
 
-  command = app.add_subcommand("version", "Which ftctl this is");
+  command = app.add_subcommand(
+      "version", "Which ftctl this is\n\n  ftctl version -o json");
   command->group("Cluster");
-  command->callback([] {
-    std::printf("ftctl %s (%s)\n", std::string(Version()).c_str(),
-                std::string(Revision()).c_str());
-  });
+  command->callback([&] { code = PrintVersion(options); });
 
   static std::string shell;
   command = app.add_subcommand(
       "completion",
-      "Words for a shell to complete\n\n  source <(ftctl completion bash)");
+      "A script that lets a shell complete verbs and options\n\n  source "
+      "<(ftctl completion bash)\n  ftctl completion fish > "
+      "~/.config/fish/completions/ftctl.fish");
   command->group("Cluster");
   command->add_option("shell", shell, "bash, zsh or fish")
       ->required()
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
-  command->callback([&code] { code = PrintCompletion(shell); });
+  command->callback(
+      [&app] { std::fputs(CompletionScript(app, shell).c_str(), stdout); });
 }
 
 }  // namespace ft

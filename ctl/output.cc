@@ -10,13 +10,30 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/check.h"
 
 namespace ft {
 namespace {
+
+// A key that YAML could take for something else is quoted like a text.
+std::string YamlKey(const std::string& key) {
+  const bool is_plain =
+      !key.empty() && absl::ascii_isalpha(static_cast<unsigned char>(key[0])) &&
+      std::all_of(key.begin(), key.end(), [](unsigned char c) {
+        return absl::ascii_isalnum(c) || c == '_' || c == '-';
+      });
+  static constexpr absl::string_view kWords[] = {
+      "y", "n", "yes", "no", "true", "on", "off", "false", "null"};
+  const bool is_word =
+      std::find(std::begin(kWords), std::end(kWords),
+                absl::AsciiStrToLower(key)) != std::end(kWords);
+  return is_plain && !is_word ? key : nlohmann::json(key).dump();
+}
 
 void AppendYaml(const nlohmann::ordered_json& value, int indent,
                 std::string& out) {
@@ -26,7 +43,7 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
   };
   if (value.is_object()) {
     for (const auto& [key, child] : value.items()) {
-      absl::StrAppend(&out, pad, key, ":");
+      absl::StrAppend(&out, pad, YamlKey(key), ":");
       if (is_block(child)) {
         out += "\n";
         AppendYaml(child, indent + 2, out);
@@ -49,7 +66,31 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
   }
 }
 
+// https://no-color.org: set to anything but nothing.
+bool MayColor() {
+  const char* no_color = std::getenv("NO_COLOR");
+  return no_color == nullptr || *no_color == '\0';
+}
+
+std::string JsonOf(const google::protobuf::Message& message,
+                   bool with_whitespace) {
+  std::string json;
+  google::protobuf::util::JsonPrintOptions printing;
+  printing.add_whitespace = with_whitespace;
+  printing.preserve_proto_field_names = true;
+  const auto status =
+      google::protobuf::util::MessageToJsonString(message, &json, printing);
+  FT_CHECK(status.ok());  // Our own messages hold valid UTF-8 and known types.
+  return json;
+}
+
 }  // namespace
+
+std::string YamlOf(const nlohmann::ordered_json& value) {
+  std::string yaml;
+  AppendYaml(value, 0, yaml);
+  return yaml;
+}
 
 void PrintTable(const GlobalOptions& options,
                 const std::vector<std::string>& header,
@@ -71,8 +112,7 @@ void PrintTable(const GlobalOptions& options,
     return line;
   };
   if (!options.no_headers) {
-    const bool bold =
-        isatty(STDOUT_FILENO) && std::getenv("NO_COLOR") == nullptr;
+    const bool bold = isatty(STDOUT_FILENO) == 1 && MayColor();
     std::printf("%s%s%s\n", bold ? "\033[1m" : "", print(header).c_str(),
                 bold ? "\033[0m" : "");
   }
@@ -81,18 +121,24 @@ void PrintTable(const GlobalOptions& options,
 
 void PrintMessage(const GlobalOptions& options,
                   const google::protobuf::Message& message) {
-  std::string json;
-  google::protobuf::util::JsonPrintOptions printing;
-  printing.add_whitespace = true;
-  printing.preserve_proto_field_names = true;
-  google::protobuf::util::MessageToJsonString(message, &json, printing);
   if (options.output == "yaml") {
-    std::string yaml;
-    AppendYaml(nlohmann::ordered_json::parse(json), 0, yaml);
-    std::fputs(yaml.c_str(), stdout);
+    std::fputs(
+        YamlOf(nlohmann::ordered_json::parse(JsonOf(message, false))).c_str(),
+        stdout);
   } else {
-    std::printf("%s\n", json.c_str());
+    std::fputs(JsonOf(message, true).c_str(), stdout);
   }
+}
+
+void PrintStreamed(const GlobalOptions& options,
+                   const google::protobuf::Message& message) {
+  if (options.output == "yaml") {
+    std::fputs("---\n", stdout);
+    PrintMessage(options, message);
+  } else {
+    std::printf("%s\n", JsonOf(message, false).c_str());
+  }
+  std::fflush(stdout);
 }
 
 std::string StateName(v1::JobState state) {

@@ -7,6 +7,7 @@
 
 #include <google/protobuf/message.h>
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -21,9 +22,21 @@ void PrintTable(const GlobalOptions& options,
                 const std::vector<std::string>& header,
                 const std::vector<std::vector<std::string>>& rows);
 
+// Whether the result is wanted as a whole message.
+inline bool IsMessageOutput(const GlobalOptions& options) {
+  return options.output == "json" || options.output == "yaml";
+}
+
 // Proto JSON, or the same as YAML.
 void PrintMessage(const GlobalOptions& options,
                   const google::protobuf::Message& message);
+
+// One message of many: a line of JSON, or a document of YAML; flushed.
+void PrintStreamed(const GlobalOptions& options,
+                   const google::protobuf::Message& message);
+
+// Block style; every text quoted.
+std::string YamlOf(const nlohmann::ordered_json& value);
 
 // "QUEUED" of JOB_STATE_QUEUED.
 std::string StateName(v1::JobState state);

@@ -2,6 +2,7 @@
 
 #include "ctl/paths.h"
 
+#include <pwd.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -9,14 +10,25 @@
 #include "common/file.h"
 
 namespace ft {
+namespace {
+
+std::string HomeDir() {
+  if (const char* home = std::getenv("HOME"); home != nullptr && *home) {
+    return home;
+  }
+  const passwd* user = getpwuid(getuid());
+  return user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/";
+}
+
+}  // namespace
 
 std::string DataHome() {
+  // The XDG specification: a relative path is to be ignored.
   if (const char* data = std::getenv("XDG_DATA_HOME");
-      data != nullptr && *data) {
+      data != nullptr && *data == '/') {
     return JoinPath(data, "ft");
   }
-  const char* home = std::getenv("HOME");
-  return JoinPath(home == nullptr ? "." : home, ".local/share/ft");
+  return JoinPath(HomeDir(), ".local/share/ft");
 }
 
 std::string ProgramDir() {

@@ -175,7 +175,7 @@ int ListWorkers(const GlobalOptions& options) {
   if (!client.ok()) return Fail(client.status());
   const absl::StatusOr<v1::ListWorkersResponse> list = (*client)->ListWorkers();
   if (!list.ok()) return Fail(list.status());
-  if (options.output == "json" || options.output == "yaml") {
+  if (IsMessageOutput(options)) {
     PrintMessage(options, *list);
     return 0;
   }
@@ -210,7 +210,9 @@ int ListWorkers(const GlobalOptions& options) {
 
 void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
   CLI::App* command = app.add_subcommand(
-      "fetch", "Download a job's adapter\n\n  ftctl fetch JOB out/");
+      "fetch",
+      "Download a job's adapter; what was begun is continued\n\n  ftctl fetch "
+      "JOB out/");
   command->group("Results");
   command->add_option("job", arguments.job, "A job's id")->required();
   command->add_option("dir", arguments.dir, "Folder; default: the job's id");
@@ -225,7 +227,10 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
   command->add_option("--model", arguments.model, "A model's name")
       ->excludes(job);
   command->add_flag("--sample", arguments.sample, "Draw the answer");
-  command->add_option("--max_new_tokens", arguments.max_new_tokens);
+  command
+      ->add_option("--max_new_tokens", arguments.max_new_tokens,
+                   "At most so many tokens")
+      ->check(CLI::Range(1, 1 << 20));
   command->add_option("text", arguments.text, "What to say")->required();
   command->callback([&] {
     if (arguments.job.empty() && arguments.model.empty()) {
@@ -234,21 +239,26 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
     code = Chat(options);
   });
 
-  CLI::App* model = app.add_subcommand("model", "Models of this machine");
+  CLI::App* model = app.add_subcommand(
+      "model",
+      "Models of this machine\n\n  ftctl model import model.gguf --name "
+      "smollm2-135m\n  ftctl model ls");
   model->group("Results");
   model->require_subcommand(1);
   command = model->add_subcommand(
       "import",
       "Make a model usable as model.base\n\n  ftctl model import model.gguf "
-      "--name smollm2-135m");
+      "--name smollm2-135m\n  ftctl model import hf_dir/ --name tiny-chat");
   command->add_option("source", arguments.source, "GGUF file or HF directory")
       ->required();
   command->add_option("--name", arguments.name, "Its name")->required();
   command->callback([&] { code = ImportModelCommand(); });
-  command = model->add_subcommand("ls", "Models under the model root");
+  command = model->add_subcommand(
+      "ls", "Models under the model root\n\n  ftctl model ls -o name");
   command->callback([&] { code = ListModels(options); });
 
-  command = app.add_subcommand("workers", "Machines and what runs on them");
+  command = app.add_subcommand(
+      "workers", "Machines and what runs on them\n\n  ftctl workers -o json");
   command->group("Cluster");
   command->callback([&] { code = ListWorkers(options); });
 }

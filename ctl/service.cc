@@ -7,25 +7,38 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "common/address.h"
 #include "common/file.h"
 #include "common/status.h"
 #include "ctl/client.h"
+#include "ctl/daemon_process.h"
 #include "ctl/paths.h"
 
 namespace ft {
 namespace {
 
 constexpr absl::Duration kReadyTimeout = absl::Seconds(60);
+// What runs but is not known by its endpoint file gets so long to write it.
+constexpr absl::Duration kEndpointTimeout = absl::Seconds(15);
+constexpr char kCoordinator[] = "ft-coordinator";
+constexpr char kWorker[] = "ft-worker";
+constexpr absl::Duration kPoll = absl::Milliseconds(20);
+constexpr size_t kShownLogLines = 5;
 
 nlohmann::json ReadEndpoint(const std::string& path) {
   const absl::StatusOr<std::string> text = ReadFile(path, 1 << 16);
@@ -33,72 +46,72 @@ nlohmann::json ReadEndpoint(const std::string& path) {
   return nlohmann::json::parse(*text, nullptr, false);
 }
 
+std::string WorkerDir(const std::string& name) {
+  return JoinPath(ServiceDir(), name);
+}
+
 std::string WorkerEndpoint(const std::string& name) {
   return JoinPath(ServiceDir(), name + ".json");
 }
 
-// The process of an endpoint file, if it still is one of ours: pids come back.
-pid_t PidOf(const std::string& endpoint, absl::string_view program) {
-  const nlohmann::json value = ReadEndpoint(endpoint);
-  if (!value.is_object() || !value.contains("pid") ||
-      !value["pid"].is_number_integer()) {
-    return 0;
+// The daemon of this service over `data_dir`, if it runs.
+std::optional<DaemonProcess> FindDaemon(const std::string& program,
+                                        const std::string& data_dir) {
+  for (DaemonProcess& process : FindDaemons({program})) {
+    if (process.data_dir == data_dir) return std::move(process);
   }
-  const auto pid = value["pid"].get<pid_t>();
-  const absl::StatusOr<std::string> command =
-      ReadFile(absl::StrCat("/proc/", pid, "/cmdline"), 1 << 16);
-  const bool is_ours = pid > 0 && command.ok() &&
-                       absl::StrContains(*command, program) &&
-                       absl::StrContains(*command, ServiceDir());
-  return is_ours ? pid : 0;
+  return std::nullopt;
 }
 
-// Starts a daemon that lives on without us; what it says goes to a log file.
-absl::Status Spawn(const std::vector<std::string>& words,
-                   const std::string& log) {
-  const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus(errno, "fork");
-  if (pid == 0) {
-    if (fork() != 0) _exit(0);  // The daemon is nobody's child.
-    setsid();
-    const int null = open("/dev/null", O_RDONLY);
-    const int out = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
-    dup2(null, STDIN_FILENO);
-    dup2(out, STDOUT_FILENO);
-    dup2(out, STDERR_FILENO);
-    for (int fd = 3; fd < 1024; ++fd) close(fd);
-    std::vector<char*> argv;
-    for (const std::string& word : words) {
-      argv.push_back(const_cast<char*>(word.c_str()));
-    }
-    argv.push_back(nullptr);
-    execv(argv[0], argv.data());
-    _exit(127);
-  }
-  waitpid(pid, nullptr, 0);
-  return absl::OkStatus();
+bool IsNamedBy(const std::string& endpoint_file, pid_t pid) {
+  const nlohmann::json value = ReadEndpoint(endpoint_file);
+  return value.is_object() && value.contains("pid") && value["pid"] == pid;
 }
 
 std::string LastLines(const std::string& log) {
   const absl::StatusOr<std::string> text = ReadFile(log, 64 << 20);
   if (!text.ok()) return "";
-  const size_t from = text->size() > 600 ? text->size() - 600 : 0;
-  return absl::StrCat("\n", text->substr(from));
+  std::vector<absl::string_view> lines =
+      absl::StrSplit(*text, '\n', absl::SkipEmpty());
+  if (lines.size() > kShownLogLines) {
+    lines.erase(lines.begin(), lines.end() - kShownLogLines);
+  }
+  return absl::StrJoin(lines, "\n  ");
 }
 
-// Waits until `is_ready`, or says what the log of the daemon ends with.
-template <typename Ready>
-absl::Status WaitUntil(const std::string& what, const std::string& log,
-                       const Ready& is_ready) {
-  const absl::Time deadline = absl::Now() + kReadyTimeout;
-  while (!is_ready()) {
-    if (absl::Now() > deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          what, " is not ready; its log ", log, " ends with:", LastLines(log)));
+// Waits until the daemon has written its endpoint file; says what its log ends
+// with if it does not, or has ended.
+absl::Status AwaitEndpoint(const std::string& name, pid_t pid,
+                           const std::string& endpoint_file,
+                           const std::string& log, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (!IsNamedBy(endpoint_file, pid)) {
+    const bool has_ended = !IsRunning(pid);
+    if (has_ended || absl::Now() > deadline) {
+      return absl::Status(
+          has_ended ? absl::StatusCode::kInternal
+                    : absl::StatusCode::kDeadlineExceeded,
+          absl::StrCat(name, has_ended ? " has ended" : " is not ready",
+                       "; its log ", log, " ends with:\n  ", LastLines(log)));
     }
-    absl::SleepFor(absl::Milliseconds(20));
+    absl::SleepFor(kPoll);
   }
   return absl::OkStatus();
+}
+
+// Whether the daemon runs and can be reached. One whose `up` was interrupted is
+// waited for; one that stays unknown is ended.
+bool IsThere(const std::string& name, const std::string& program,
+             const std::string& data_dir, const std::string& endpoint_file) {
+  const std::optional<DaemonProcess> process = FindDaemon(program, data_dir);
+  if (!process.has_value()) return false;
+  if (AwaitEndpoint(name, process->pid, endpoint_file, "", kEndpointTimeout)
+          .ok()) {
+    return true;
+  }
+  kill(process->pid, SIGTERM);
+  EndProcess(process->pid, absl::Seconds(5));
+  return false;
 }
 
 // The address of the coordinator that was here before, if it is free: workers
@@ -128,130 +141,146 @@ std::string FormerAddress(const nlohmann::json& endpoint,
 absl::Status StartCoordinator() {
   const std::string log = JoinPath(ServiceDir(), "coordinator.log");
   const nlohmann::json former = ReadEndpoint(CoordinatorEndpoint());
-  // A stale file would name a dead port.
+  // After a boot pids begin anew: the old file may name the one to come.
   FT_RETURN_IF_ERROR(RemoveFile(CoordinatorEndpoint()));
-  FT_RETURN_IF_ERROR(Spawn(
-      {JoinPath(ProgramDir(), "ft-coordinator"), "--data_dir", CoordinatorDir(),
-       "--client_address", FormerAddress(former, "client_address"),
-       "--worker_address", FormerAddress(former, "worker_address"),
-       "--http_address", FormerAddress(former, "http_address"),
-       "--endpoint_file", CoordinatorEndpoint()},
-      log));
-  return WaitUntil("the coordinator", log,
-                   [] { return Exists(CoordinatorEndpoint()); });
+  FT_ASSIGN_OR_RETURN(
+      const pid_t pid,
+      SpawnDaemon(
+          {JoinPath(ProgramDir(), kCoordinator), "--data_dir", CoordinatorDir(),
+           "--client_address", FormerAddress(former, "client_address"),
+           "--worker_address", FormerAddress(former, "worker_address"),
+           "--http_address", FormerAddress(former, "http_address"),
+           "--endpoint_file", CoordinatorEndpoint()},
+          log));
+  return AwaitEndpoint("the coordinator", pid, CoordinatorEndpoint(), log,
+                       kReadyTimeout);
 }
 
 absl::Status StartWorker(const std::string& name) {
   const nlohmann::json endpoint = ReadEndpoint(CoordinatorEndpoint());
   const std::string log = JoinPath(ServiceDir(), name + ".log");
   FT_RETURN_IF_ERROR(RemoveFile(WorkerEndpoint(name)));
-  FT_RETURN_IF_ERROR(Spawn(
-      {JoinPath(ProgramDir(), "ft-worker"), "--data_dir",
-       JoinPath(ServiceDir(), name), "--coordinator",
-       endpoint.value("worker_address", ""), "--token_file", WorkerTokenFile(),
-       "--worker_id", name, "--model_root", ModelRootDir(), "--train_program",
-       JoinPath(ProgramDir(), "ft-train"), "--endpoint_file",
-       WorkerEndpoint(name)},
-      log));
-  return WaitUntil(absl::StrCat("worker ", name), log,
-                   [&] { return Exists(WorkerEndpoint(name)); });
+  FT_ASSIGN_OR_RETURN(
+      const pid_t pid,
+      SpawnDaemon(
+          {JoinPath(ProgramDir(), kWorker), "--data_dir", WorkerDir(name),
+           "--coordinator", endpoint.value("worker_address", ""),
+           "--token_file", WorkerTokenFile(), "--worker_id", name,
+           "--model_root", ModelRootDir(), "--train_program",
+           JoinPath(ProgramDir(), "ft-train"), "--endpoint_file",
+           WorkerEndpoint(name)},
+          log));
+  return AwaitEndpoint(absl::StrCat("worker ", name), pid, WorkerEndpoint(name),
+                       log, kReadyTimeout);
 }
 
-// Whether the worker still dials this coordinator: after a restart of the
-// coordinator on another port it must be started anew.
-bool DialsCurrent(pid_t pid) {
+// Ends a worker that dials another coordinator than the current: after a
+// restart on another port it must be started anew.
+void EndIfItDialsAnother(const std::string& name) {
+  const std::optional<DaemonProcess> process =
+      FindDaemon(kWorker, WorkerDir(name));
   const nlohmann::json endpoint = ReadEndpoint(CoordinatorEndpoint());
-  const absl::StatusOr<std::string> command =
-      ReadFile(absl::StrCat("/proc/", pid, "/cmdline"), 1 << 16);
-  return command.ok() && endpoint.is_object() &&
-         absl::StrContains(*command, endpoint.value("worker_address", "?"));
-}
-
-void StopProcess(pid_t pid, absl::Duration grace) {
-  kill(pid, SIGTERM);
-  const absl::Time deadline = absl::Now() + grace;
-  while (kill(pid, 0) == 0 && absl::Now() < deadline) {
-    absl::SleepFor(absl::Milliseconds(20));
+  if (!process.has_value() || !endpoint.is_object()) return;
+  const std::vector<std::string>& words = process->arguments;
+  if (std::count(words.begin(), words.end(),
+                 endpoint.value("worker_address", "")) == 0) {
+    kill(process->pid, SIGTERM);
+    EndProcess(process->pid, absl::Seconds(5));
   }
-  if (kill(pid, 0) == 0) kill(pid, SIGKILL);
 }
 
-// One `up` or `down` at a time.
-absl::StatusOr<UniqueFd> LockService() {
+// One `up` or `down` at a time; another one is waited for. The lock goes with
+// its process, whatever happens to it.
+absl::StatusOr<UniqueFd> LockService(void (*say)(const std::string&)) {
   FT_RETURN_IF_ERROR(MakeDirs(ServiceDir(), 0700));
   const std::string path = JoinPath(ServiceDir(), "lock");
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (!fd.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", path));
-  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
-    return absl::FailedPreconditionError("another ftctl up or down is at work");
+  const absl::Time deadline = absl::Now() + kReadyTimeout;
+  bool has_said = false;
+  while (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (absl::Now() > deadline) {
+      return absl::FailedPreconditionError(
+          "another ftctl up or down is at work");
+    }
+    if (!std::exchange(has_said, true)) {
+      say("waiting for another ftctl up or down");
+    }
+    absl::SleepFor(kPoll);
   }
   return fd;
 }
 
-}  // namespace
-
-std::vector<ServiceProcess> LivingProcesses() {
-  std::vector<ServiceProcess> processes;
-  if (const pid_t pid = PidOf(CoordinatorEndpoint(), "ft-coordinator")) {
-    processes.push_back({pid, "coordinator"});
-  }
-  const absl::StatusOr<std::vector<std::string>> names = ListDir(ServiceDir());
-  if (!names.ok()) return processes;
-  for (const std::string& file : *names) {
-    if (!absl::StartsWith(file, "w-") || !absl::EndsWith(file, ".json")) {
-      continue;
+// Waits until the coordinator calls each of the workers ready.
+absl::Status AwaitWorkers(int workers) {
+  FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                      Client::Connect({}));
+  const absl::Time deadline = absl::Now() + kReadyTimeout;
+  while (true) {
+    std::set<std::string> missing;
+    for (int i = 1; i <= workers; ++i) missing.insert(absl::StrCat("w-", i));
+    const auto list = client->ListWorkers();
+    if (list.ok()) {
+      for (const v1::WorkerInfo& worker : list->workers()) {
+        if (worker.state() == v1::WORKER_STATE_READY) {
+          missing.erase(worker.worker_id());
+        }
+      }
+      if (missing.empty()) return absl::OkStatus();
+    } else if (!absl::IsUnavailable(list.status())) {
+      return list.status();
     }
-    const std::string name = file.substr(0, file.size() - 5);
-    if (const pid_t pid = PidOf(WorkerEndpoint(name), "ft-worker")) {
-      processes.push_back({pid, name});
+    if (absl::Now() > deadline) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("not ready: ", absl::StrJoin(missing, ", "),
+                       "; their logs are ", JoinPath(ServiceDir(), "w-*.log")));
     }
+    absl::SleepFor(kPoll);
   }
-  return processes;
 }
 
+}  // namespace
+
 absl::Status StartService(int workers, void (*say)(const std::string&)) {
-  FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService());
+  FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
   FT_RETURN_IF_ERROR(MakeDirs(ModelRootDir()));
-  if (PidOf(CoordinatorEndpoint(), "ft-coordinator") == 0) {
+  if (!IsThere("the coordinator", kCoordinator, CoordinatorDir(),
+               CoordinatorEndpoint())) {
     FT_RETURN_IF_ERROR(StartCoordinator());
     say("coordinator started");
   }
   for (int i = 1; i <= workers; ++i) {
     const std::string name = absl::StrCat("w-", i);
-    const pid_t pid = PidOf(WorkerEndpoint(name), "ft-worker");
-    if (pid != 0 && DialsCurrent(pid)) continue;
-    if (pid != 0) StopProcess(pid, absl::Seconds(5));
+    EndIfItDialsAnother(name);
+    if (IsThere(name, kWorker, WorkerDir(name), WorkerEndpoint(name))) continue;
     FT_RETURN_IF_ERROR(StartWorker(name));
     say(absl::StrCat("worker ", name, " started"));
   }
-  FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
-                      Client::Connect({}));
-  return WaitUntil("the service", JoinPath(ServiceDir(), "coordinator.log"),
-                   [&] {
-                     const auto list = client->ListWorkers();
-                     if (!list.ok()) return false;
-                     int ready = 0;
-                     for (const v1::WorkerInfo& worker : list->workers()) {
-                       ready += worker.state() == v1::WORKER_STATE_READY;
-                     }
-                     return ready >= workers;
-                   });
+  return AwaitWorkers(workers);
 }
 
 absl::Status StopService(absl::Duration grace,
                          void (*say)(const std::string&)) {
-  FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService());
-  std::vector<ServiceProcess> processes = LivingProcesses();
-  // Workers first, all at once: they store what they can while the coordinator
-  // lives.
-  for (const ServiceProcess& process : processes) {
-    if (process.name != "coordinator") kill(process.pid, SIGTERM);
+  FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
+  const std::string prefix = ServiceDir() + "/";
+  std::vector<DaemonProcess> processes;
+  for (DaemonProcess& process : FindDaemons({kWorker, kCoordinator})) {
+    if (absl::StartsWith(process.data_dir, prefix)) {
+      processes.push_back(std::move(process));
+    }
   }
-  for (const bool coordinator : {false, true}) {
-    for (const ServiceProcess& process : processes) {
-      if ((process.name == "coordinator") != coordinator) continue;
-      StopProcess(process.pid, grace);
-      say(absl::StrCat(process.name, " stopped"));
+  if (processes.empty()) say("nothing was up");
+  // Workers first, all at once: they store what they can while the coordinator
+  // lives. Each is asked once: a second request means "at once".
+  for (const char* program : {kWorker, kCoordinator}) {
+    for (const DaemonProcess& process : processes) {
+      if (process.program == program) kill(process.pid, SIGTERM);
+    }
+    const absl::Time deadline = absl::Now() + grace;
+    for (const DaemonProcess& process : processes) {
+      if (process.program != program) continue;
+      EndProcess(process.pid, deadline - absl::Now());
+      say(absl::StrCat(BaseName(process.data_dir), " stopped"));
     }
   }
   return absl::OkStatus();

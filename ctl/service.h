@@ -1,30 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The service on this machine: a coordinator and workers as processes of this
-// user, found again by their endpoint files.
+// user over folders of its own, found again by those.
 
 #pragma once
 
-#include <sys/types.h>
-
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace ft {
 
-// A process that an endpoint file names; pid 0: none that lives.
-struct ServiceProcess {
-  pid_t pid = 0;
-  std::string name;  // "coordinator", "w-1"
-};
-
-// What of the service lives now.
-std::vector<ServiceProcess> LivingProcesses();
-
-// Starts what does not live and waits until it is ready. `say` is told of each.
+// Starts what does not run and waits until it is ready. `say` is told of each.
+// An error names the daemon that did not start and what its log ends with.
 absl::Status StartService(int workers, void (*say)(const std::string&));
 
 // Asks all to stop, then insists.

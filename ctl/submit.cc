@@ -61,15 +61,30 @@ absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path,
   if (path == "-") {
     folder = ".";
     const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-    return ParseJobFile(text, "stdin", folder);
+    return ParseJobFile(text, "stdin", JobFilePlace{folder});
   }
   folder = DirName(path);
-  FT_ASSIGN_OR_RETURN(const std::string text,
-                      ReadFile(path, static_cast<int64_t>(kMaxYamlBytes) + 1));
-  return ParseJobFile(text, BaseName(path), folder);
+  if (IsDirectory(path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is a folder; name a job file"));
+  }
+  absl::StatusOr<std::string> text =
+      ReadFile(path, static_cast<int64_t>(kMaxYamlBytes));
+  if (absl::IsResourceExhausted(text.status())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(text.status().message(), "; that is no job file"));
+  }
+  FT_RETURN_IF_ERROR(text.status());
+  return ParseJobFile(*text, path, JobFilePlace{folder});
 }
 
 int CheckData(const std::string& job_file, bool quiet) {
+  if (job_file == "-") {
+    std::fprintf(stderr,
+                 "From stdin only the job file was checked, not data and "
+                 "model.\n");
+    return 0;
+  }
   if (!FindTrainProgram().ok()) {
     std::fprintf(stderr,
                  "ft-train is not installed here: only the job file was "
@@ -85,7 +100,8 @@ int CheckData(const std::string& job_file, bool quiet) {
 }
 
 absl::StatusOr<v1::Job> Submit(Client& client, v1::JobSpec spec,
-                               const std::string& folder) {
+                               const std::string& folder,
+                               const std::string& request_id) {
   for (v1::Dataset& dataset : *spec.mutable_data()->mutable_train()) {
     int64_t bytes = 0;
     FT_RETURN_IF_ERROR(UploadData(client, folder, *dataset.mutable_path(),
@@ -103,7 +119,7 @@ absl::StatusOr<v1::Job> Submit(Client& client, v1::JobSpec spec,
   }
   v1::CreateJobRequest request;
   *request.mutable_spec() = std::move(spec);
-  request.set_request_id(MakeRequestId());
+  request.set_request_id(request_id.empty() ? MakeRequestId() : request_id);
   const bool is_local =
       IsDirectory(JoinPath(ModelRootDir(), request.spec().model().base()));
   const absl::Time deadline = absl::Now() + kModelTimeout;

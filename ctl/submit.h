@@ -14,7 +14,7 @@
 namespace ft {
 
 // Reads and checks a job file; "-" is stdin. `folder` becomes what its paths
-// are relative to.
+// are relative to. INVALID_ARGUMENT: it is no job; NOT_FOUND: no such file.
 absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path,
                                         std::string& folder);
 
@@ -22,8 +22,10 @@ absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path,
 // is not installed. Its findings go to stderr.
 int CheckData(const std::string& job_file, bool quiet);
 
-// Uploads the data of the spec and creates the job.
+// Uploads the data of the spec and creates the job under `request_id`; empty: a
+// new one.
 absl::StatusOr<v1::Job> Submit(Client& client, v1::JobSpec spec,
-                               const std::string& folder);
+                               const std::string& folder,
+                               const std::string& request_id = "");
 
 }  // namespace ft

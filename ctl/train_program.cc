@@ -2,16 +2,17 @@
 
 #include "ctl/train_program.h"
 
-#include <spawn.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 #include "common/file.h"
 #include "common/status.h"
 #include "ctl/paths.h"
-
-extern char** environ;
 
 namespace ft {
 
@@ -28,14 +29,22 @@ absl::StatusOr<int> RunTrainProgram(const std::vector<std::string>& words) {
   std::vector<char*> argv = {program.data()};
   for (std::string& word : owned) argv.push_back(word.data());
   argv.push_back(nullptr);
-  pid_t pid = 0;
-  const int error = posix_spawn(&pid, program.c_str(), nullptr, nullptr,
-                                argv.data(), environ);
-  if (error != 0) return ErrnoStatus(error, absl::StrCat("start ", program));
+  std::fflush(stdout);
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoStatus(errno, absl::StrCat("start ", program));
+  if (pid == 0) {
+    // It must not stay behind when we are killed.
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) _exit(127);
+    execv(program.c_str(), argv.data());
+    _exit(127);
+  }
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+  if (WIFSIGNALED(status)) return 128 + WTERMSIG(status);  // As shells say it.
+  return WEXITSTATUS(status);
 }
 
 }  // namespace ft

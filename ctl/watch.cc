@@ -55,6 +55,11 @@ class Screen {
     std::fflush(stderr);
     has_live_line_ = true;
   }
+  // The live line stays as it is.
+  void End() {
+    if (has_live_line_) std::fprintf(stderr, "\n");
+    has_live_line_ = false;
+  }
 
  private:
   const bool is_live_;
@@ -95,6 +100,11 @@ void PrintSummary(const v1::Job& job) {
 
 }  // namespace
 
+void SayBreak(const absl::Status&) {
+  std::fprintf(stderr, "%sthe coordinator is away; trying again\n",
+               isatty(STDERR_FILENO) == 1 ? "\r\033[K" : "");
+}
+
 int ExitCodeOfJob(const v1::Job& job) {
   switch (job.status().state()) {
     case v1::JOB_STATE_SUCCEEDED:
@@ -110,13 +120,13 @@ int WatchToEnd(Client& client, const GlobalOptions& options,
                const std::string& job_id) {
   watched_job = job_id;
   signal(SIGINT, &StopWatching);
-  const bool as_json = options.output == "json";
-  Screen screen(isatty(STDERR_FILENO) == 1 && !as_json);
-  bool has_ended = false;
+  const bool as_messages = IsMessageOutput(options);
+  Screen screen(isatty(STDERR_FILENO) == 1 && !as_messages);
+  client.OnBreak(&SayBreak);
   const absl::Status status =
       client.WatchJob(job_id, [&](const v1::WatchJobResponse& update) {
-        if (as_json) {
-          PrintMessage(options, update);
+        if (as_messages) {
+          PrintStreamed(options, update);
         } else if (update.has_event()) {
           screen.Say(update.event().message());
         } else if (update.has_progress() &&
@@ -124,17 +134,14 @@ int WatchToEnd(Client& client, const GlobalOptions& options,
           // An evaluation is told by its event.
           screen.Show(ProgressLine(update.progress()));
         }
-        if (update.has_job()) {
-          has_ended = IsTerminal(update.job().status().state());
-        }
         return true;
       });
   signal(SIGINT, SIG_DFL);
   if (!status.ok()) return Fail(status);
   const absl::StatusOr<v1::Job> job = client.GetJob(job_id);
   if (!job.ok()) return Fail(job.status());
-  if (!as_json) {
-    screen.Say("");
+  if (!as_messages) {
+    screen.End();
     PrintSummary(*job);
   }
   return ExitCodeOfJob(*job);

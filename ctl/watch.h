@@ -16,6 +16,9 @@ namespace ft {
 int WatchToEnd(Client& client, const GlobalOptions& options,
                const std::string& job_id);
 
+// On stderr: the connection broke and is tried again.
+void SayBreak(const absl::Status& status);
+
 // 0, 10 or 11 by the job's end.
 int ExitCodeOfJob(const v1::Job& job);
 

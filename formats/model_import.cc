@@ -3,6 +3,7 @@
 #include "formats/model_import.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,6 +99,30 @@ absl::Status ImportDirectory(const std::string& source,
   });
 }
 
+// A lock on a folder that ends with its process, however that ends; -1:
+// somebody else has it.
+int LockFolder(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+// Folders of runs that were killed: their names begin so, nobody locks them.
+void RemoveAbandoned(const std::string& dir, const std::string& begin) {
+  const absl::StatusOr<std::vector<std::string>> names = ListDir(dir);
+  if (!names.ok()) return;  // The next step says why.
+  for (const std::string& name : *names) {
+    if (!absl::StartsWith(name, begin)) continue;
+    const std::string path = JoinPath(dir, name);
+    const UniqueFd lock(LockFolder(path));
+    // It costs room only; whoever wants the room sees the error.
+    if (lock.is_open()) RemoveTree(path).IgnoreError();
+  }
+}
+
 }  // namespace
 
 absl::Status PublishDirectory(
@@ -108,8 +133,13 @@ absl::Status PublishDirectory(
     return absl::AlreadyExistsError(absl::StrCat(out, ": is already there"));
   }
   FT_RETURN_IF_ERROR(MakeDirs(DirName(out)));
-  const std::string temporary = absl::StrCat(out, ".tmp-", RandomHex(6));
+  // Hidden: whoever lists the folder sees whole models alone.
+  const std::string begin = absl::StrCat(".", BaseName(out), ".tmp-");
+  RemoveAbandoned(DirName(out), begin);
+  const std::string temporary =
+      JoinPath(DirName(out), absl::StrCat(begin, RandomHex(6)));
   FT_RETURN_IF_ERROR(MakeDirs(temporary));
+  const UniqueFd in_use(LockFolder(temporary));
   absl::Status status = fill(temporary);
   if (status.ok()) status = SyncDir(temporary);
   if (status.ok()) status = RenameDurably(temporary, out);

@@ -33,8 +33,8 @@ absl::Status ImportModel(const std::string& source, const std::string& out_dir,
                          const ImportProgressFn& progress = nullptr);
 
 // Lets `fill` write into a new folder beside `target`, then renames it there;
-// durable when it returns OK. Nothing is left behind on error.
-// ALREADY_EXISTS: `target` is there.
+// durable when it returns OK. Nothing is left behind on error; what a killed
+// run left is removed by the next. ALREADY_EXISTS: `target` is there.
 absl::Status PublishDirectory(
     const std::string& target,
     const std::function<absl::Status(const std::string& dir)>& fill);

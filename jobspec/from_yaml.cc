@@ -18,6 +18,7 @@
 #include "common/file.h"
 #include "jobspec/defaults.h"
 #include "jobspec/internal_fields.h"
+#include "jobspec/model_root.h"
 #include "jobspec/suggest.h"
 #include "jobspec/validate.h"
 
@@ -103,6 +104,8 @@ class Reader {
                      const FieldDescriptor& field, Message& message);
   void ReadInteger(const YamlNode& node, const std::string& path,
                    const FieldDescriptor& field, Message& message);
+  // Whether it is written as a text where a number or a truth belongs; says so.
+  bool IsText(const YamlNode& node, const std::string& path);
   void Wrong(const YamlNode& node, const std::string& path,
              absl::string_view what) {
     violations_.Add(path, what, node.line);
@@ -271,16 +274,39 @@ void Reader::ReadField(const YamlNode& node, const std::string& path,
   }
 }
 
+// Digits, and a sign before them.
+bool IsWhole(absl::string_view text) {
+  if (!text.empty() && (text[0] == '-' || text[0] == '+')) {
+    text.remove_prefix(1);
+  }
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isdigit(static_cast<unsigned char>(c));
+  });
+}
+
+bool Reader::IsText(const YamlNode& node, const std::string& path) {
+  if (!node.is_quoted) return false;
+  Wrong(node, path,
+        absl::StrCat(Describe(node), " is a text; write it without quotes"));
+  return true;
+}
+
 void Reader::ReadInteger(const YamlNode& node, const std::string& path,
                          const FieldDescriptor& field, Message& message) {
+  if (IsText(node, path)) return;
   const Reflection& reflection = *message.GetReflection();
   int64_t value = 0;
   const bool is_wide = field.cpp_type() == FieldDescriptor::CPPTYPE_INT64;
-  if (!absl::SimpleAtoi(node.scalar, &value) ||
-      (!is_wide && (value > std::numeric_limits<int32_t>::max() ||
-                    value < std::numeric_limits<int32_t>::min()))) {
+  if (!absl::SimpleAtoi(node.scalar, &value) && !IsWhole(node.scalar)) {
     return Wrong(node, path,
                  absl::StrCat(Describe(node), " is no whole number"));
+  }
+  // What does not fit into 64 bits is left at the nearest that does.
+  const int64_t most = is_wide ? std::numeric_limits<int64_t>::max() - 1
+                               : std::numeric_limits<int32_t>::max();
+  if (value > most || value < -most) {
+    return Wrong(node, path,
+                 absl::StrCat(Describe(node), " is far out of range"));
   }
   if (value == 0 && IsZeroUnset(field)) return Wrong(node, path, kNoZero);
   if (is_wide) {
@@ -316,6 +342,7 @@ void Reader::ReadSingle(const YamlNode& node, const std::string& path,
       if (node.scalar == "auto" && field.name() == "micro") return;
       return ReadInteger(node, path, field, message);
     case FieldDescriptor::CPPTYPE_DOUBLE: {
+      if (IsText(node, path)) return;
       double value = 0;
       if (!absl::SimpleAtod(node.scalar, &value) || !std::isfinite(value)) {
         return Wrong(node, path, absl::StrCat(Describe(node), " is no number"));
@@ -325,6 +352,7 @@ void Reader::ReadSingle(const YamlNode& node, const std::string& path,
       return;
     }
     case FieldDescriptor::CPPTYPE_BOOL:
+      if (IsText(node, path)) return;
       if (node.scalar != "true" && node.scalar != "false") {
         return Wrong(
             node, path,
@@ -397,11 +425,32 @@ void CheckFiles(const std::string& folder, const v1::JobSpec& spec,
             violations);
 }
 
+void CheckModel(const JobFilePlace& place, const v1::JobSpec& spec,
+                Violations& violations) {
+  const std::string& base = spec.model().base();
+  if (base.empty() || absl::StartsWith(base, "artifact:") ||
+      absl::StartsWith(base, "job:") ||
+      IsDirectory(JoinPath(*place.model_root, base)) ||
+      IsDirectory(JoinPath(place.folder, base))) {
+    return;
+  }
+  std::vector<std::string> known;
+  for (const std::string& name :
+       ListDir(*place.model_root).value_or(std::vector<std::string>())) {
+    if (IsModelName(name)) known.push_back(name);
+  }
+  violations.Add(
+      "model.base",
+      absl::StrCat("there is no model ", base, " under ", *place.model_root,
+                   "; import it with ftctl model import",
+                   known.empty() ? "" : DidYouMean(base, known)));
+}
+
 }  // namespace
 
 absl::StatusOr<v1::JobSpec> ParseJobFile(
     absl::string_view text, absl::string_view file_name,
-    const std::optional<std::string>& folder) {
+    const std::optional<JobFilePlace>& place) {
   Violations violations;
   std::map<std::string, int> lines;
   v1::JobSpec spec;
@@ -415,7 +464,10 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(
     SpecFromYaml(root, spec, lines, violations);
     if (root.kind == Kind::kMap) {
       ValidateSpec(spec, SpecOrigin::kJobFile, violations);
-      if (folder.has_value()) CheckFiles(*folder, spec, violations);
+      if (place.has_value()) CheckFiles(place->folder, spec, violations);
+      if (place.has_value() && place->model_root.has_value()) {
+        CheckModel(*place, spec, violations);
+      }
     }
   }
   violations.Locate(lines);

@@ -22,11 +22,17 @@ namespace ft {
 void SpecFromYaml(const YamlNode& root, v1::JobSpec& spec,
                   std::map<std::string, int>& lines, Violations& violations);
 
-// Reads, checks and completes a job file: what submit sends. With `folder`,
-// that of the job file, its data files must be there.
+// What the paths and names of a job file lead to on this machine.
+struct JobFilePlace {
+  std::string folder;                     // Of the job file.
+  std::optional<std::string> model_root;  // Unset: models are elsewhere.
+};
+
+// Reads, checks and completes a job file: what submit sends. With `place`, its
+// data files must be there and, with a model root, its model.
 // INVALID_ARGUMENT: the message has one line a violation, all of them.
 absl::StatusOr<v1::JobSpec> ParseJobFile(
     absl::string_view text, absl::string_view file_name,
-    const std::optional<std::string>& folder = std::nullopt);
+    const std::optional<JobFilePlace>& place = std::nullopt);
 
 }  // namespace ft

@@ -10,7 +10,6 @@
 #include <map>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "jobspec/internal_fields.h"
@@ -21,6 +20,21 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
+// In double quotes, with the escapes that YAML has.
+std::string Quoted(absl::string_view text) {
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      quoted += {'\\', c};
+    } else if (static_cast<unsigned char>(c) < ' ' || c == 0x7F) {
+      absl::StrAppend(&quoted, "\\x", absl::Hex(c, absl::kZeroPad2));
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "\"";
+}
+
 // Plain where YAML cannot mistake it, else in double quotes.
 std::string Scalar(const std::string& text) {
   const bool is_plain = !text.empty() && absl::ascii_isalpha(text[0]) &&
@@ -30,8 +44,7 @@ std::string Scalar(const std::string& text) {
                           return absl::ascii_isalnum(c) || c == '-' ||
                                  c == '_' || c == '.' || c == '/';
                         });
-  return is_plain ? text
-                  : absl::StrCat("\"", absl::Utf8SafeCEscape(text), "\"");
+  return is_plain ? text : Quoted(text);
 }
 
 std::string EnumWord(const google::protobuf::EnumValueDescriptor& value) {

@@ -7,10 +7,27 @@
 #include "absl/strings/str_cat.h"
 
 namespace ft {
+namespace {
+
+// A violation quotes what somebody wrote: it stays on its line and does nothing
+// to a terminal.
+std::string Printable(absl::string_view text) {
+  std::string printable;
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < ' ' || c == 0x7F) {
+      absl::StrAppend(&printable, "\\x", absl::Hex(c, absl::kZeroPad2));
+    } else {
+      printable += c;
+    }
+  }
+  return printable;
+}
+
+}  // namespace
 
 void Violations::Add(absl::string_view field, absl::string_view what,
                      int line) {
-  list_.push_back({std::string(field), std::string(what), line});
+  list_.push_back({Printable(field), Printable(what), line});
 }
 
 void Violations::Locate(const std::map<std::string, int>& lines) {

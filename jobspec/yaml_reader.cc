@@ -17,6 +17,62 @@ namespace {
 // Thrown through the parser to stop it; the violation is recorded already.
 struct Stop {};
 
+// Length of the UTF-8 character at the beginning; 0: there is none.
+size_t Utf8Length(absl::string_view text) {
+  const auto byte = [&](size_t i) -> uint32_t {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
+  };
+  const size_t length = byte(0) < 0x80             ? 1
+                        : (byte(0) & 0xE0) == 0xC0 ? 2
+                        : (byte(0) & 0xF0) == 0xE0 ? 3
+                        : (byte(0) & 0xF8) == 0xF0 ? 4
+                                                   : 0;
+  static constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+  uint32_t code = length < 2 ? byte(0) : byte(0) & (0x7F >> length);
+  for (size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+    code = code << 6 | (byte(i) & 0x3F);
+  }
+  const bool is_good = code >= kLeast[length] && code <= 0x10FFFF &&
+                       (code < 0xD800 || code > 0xDFFF);
+  return is_good ? length : 0;
+}
+
+// yaml-cpp takes the byte 4 for the end of the file and guesses encodings: what
+// is no plain UTF-8 text does not reach it.
+bool IsPlainText(absl::string_view text, Violations& violations) {
+  int line = 1;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = Utf8Length(text.substr(at));
+    const char c = text[at];
+    if (length == 0) {
+      violations.Add("", "is no UTF-8 text; save the file as UTF-8", line);
+      return false;
+    }
+    if ((static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\r' &&
+         c != '\t') ||
+        c == 0x7F) {
+      violations.Add("",
+                     absl::StrCat("holds the control character ",
+                                  static_cast<int>(c), "; remove it"),
+                     line);
+      return false;
+    }
+    line += c == '\n' ? 1 : 0;
+    at += length;
+  }
+  return true;
+}
+
+// yaml-cpp's words for a tab say little.
+absl::string_view HintAt(absl::string_view text, int line) {
+  for (; line > 1; --line) text.remove_prefix(text.find('\n') + 1);
+  const size_t begin = text.find_first_not_of(' ');
+  return begin != absl::string_view::npos && text[begin] == '\t'
+             ? "; a tab stands here, YAML wants spaces"
+             : "";
+}
+
 // Builds the tree from events: no alias is ever followed, and every limit is
 // checked before memory is taken.
 class Builder : public YAML::EventHandler {
@@ -90,11 +146,24 @@ class Builder : public YAML::EventHandler {
     if (key == "<<") Fail(mark, "merge keys are not allowed");
     if (key.size() > 256) Fail(mark, "the key is longer than 256 bytes");
     level.is_duplicate = !level.keys.insert(key).second;
-    if (level.is_duplicate) {
-      violations_.Add(key, "stands here twice; remove one", mark.line + 1);
-    }
     level.has_key = true;
     level.key = key;
+    if (level.is_duplicate) {
+      violations_.Add(Path(), "stands here twice; remove one", mark.line + 1);
+    }
+  }
+  // Where we are, as violations name it.
+  std::string Path() const {
+    std::string path;
+    for (const Level& level : open_) {
+      if (level.node->kind == YamlNode::Kind::kList) {
+        // The item that is open is the last one.
+        absl::StrAppend(&path, "[", level.node->items.size() - 1, "]");
+      } else {
+        absl::StrAppend(&path, path.empty() ? "" : ".", level.key);
+      }
+    }
+    return path;
   }
   // The place for the next node: the root, the next item, the value of the key.
   YamlNode& Add(const YAML::Mark& mark, YamlNode::Kind kind) {
@@ -152,21 +221,27 @@ YamlNode ReadYaml(absl::string_view text, Violations& violations) {
                          kMaxYamlBytes, " are read"));
     return {};
   }
+  if (!IsPlainText(text, violations)) return {};
   Builder builder(violations);
+  bool is_first = true;
+  const auto more_than_one = [&] {
+    violations.Add("", "the file holds more than one document; keep one");
+  };
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
     parser.HandleNextDocument(builder);
+    is_first = false;
     Violations ignored;
     Builder second(ignored);
-    if (parser.HandleNextDocument(second)) {
-      violations.Add("", "the file holds more than one document");
-    }
+    if (parser.HandleNextDocument(second)) more_than_one();
   } catch (const YAML::Exception& error) {
-    violations.Add("", absl::StrCat("not valid YAML: ", error.msg),
+    violations.Add("",
+                   absl::StrCat("not valid YAML: ", error.msg,
+                                HintAt(text, error.mark.line + 1)),
                    error.mark.line + 1);
   } catch (const Stop&) {
-    // Said already.
+    if (!is_first) more_than_one();  // Else it is said already.
   }
   return builder.Take();
 }

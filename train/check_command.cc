@@ -3,6 +3,7 @@
 // ft-train check and show-tokens: what a job's data and model files hold,
 // before any weight is read.
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -18,6 +19,9 @@
 
 namespace ft {
 namespace {
+
+// A file in another format is wrong in every line.
+constexpr size_t kShownErrors = 50;
 
 struct Findings {
   std::vector<std::string> errors;
@@ -194,8 +198,13 @@ int RunCheckCommand(const CheckCommand& command) {
   for (const std::string& warning : found.warnings) {
     std::fprintf(stderr, "warning: %s\n", warning.c_str());
   }
-  for (const std::string& error : found.errors) {
-    std::fprintf(stderr, "%s\n", error.c_str());
+  const size_t shown = std::min(found.errors.size(), kShownErrors);
+  for (size_t i = 0; i < shown; ++i) {
+    std::fprintf(stderr, "%s\n", found.errors[i].c_str());
+  }
+  if (shown < found.errors.size()) {
+    std::fprintf(stderr, "... and %zu more; ft-train check -o json has all\n",
+                 found.errors.size() - shown);
   }
   if (found.errors.empty()) return kExitOk;
   std::fprintf(stderr, "%zu error%s.\n", found.errors.size(),

@@ -16,8 +16,8 @@ namespace ft {
 std::string DefaultModelRoot();
 
 // Rank 0 of a world of one; workspace is left empty.
-// INVALID_ARGUMENT: every violation of the job file. NOT_FOUND: the file, the
-// model or a data file is missing; the message names all of them.
+// INVALID_ARGUMENT: every violation of the job file, a model or data file that
+// is missing among them. NOT_FOUND: the job file is.
 absl::StatusOr<RankJob> LoadLocalJob(const std::string& job_file,
                                      const std::string& model_root);
 

@@ -20,6 +20,9 @@
 namespace ft {
 namespace {
 
+// Between two reports of the same failure.
+constexpr absl::Duration kSayAgain = absl::Minutes(1);
+
 void Authorize(grpc::ClientContext& context, const std::string& token) {
   context.AddMetadata("authorization", absl::StrCat("Bearer ", token));
 }
@@ -101,8 +104,7 @@ bool CoordinatorClient::ControlOnce() {
   const auto stream = stub->Connect(&context);
   v1::ConnectRequest first;
   *first.mutable_attach() = callbacks_.attach();
-  const bool is_open = stream->Write(first);
-  if (!is_open) {
+  if (!stream->Write(first)) {
     absl::MutexLock lock(&mutex_);
     control_broken_ = true;
   }
@@ -124,7 +126,7 @@ bool CoordinatorClient::ControlOnce() {
   });
   bool is_answered = false;
   v1::ConnectResponse response;
-  while (is_open && stream->Read(&response)) {
+  while (stream->Read(&response)) {
     if (response.has_attached()) {
       is_answered = true;
       absl::MutexLock lock(&mutex_);
@@ -138,14 +140,24 @@ bool CoordinatorClient::ControlOnce() {
     connected_ = false;
     control_context_ = nullptr;
   }
-  context.TryCancel();
+  // The call is over, so its status is the coordinator's own: to cancel it now
+  // would hide why, a wrong token for one.
   writer.join();
-  const absl::Status status = FromGrpcStatus(stream->Finish());
+  SayEnded(FromGrpcStatus(stream->Finish()), is_answered);
+  return is_answered;
+}
+
+void CoordinatorClient::SayEnded(const absl::Status& status, bool is_answered) {
+  // Tried again many times a minute: the same again is no news.
+  const absl::Time now = absl::Now();
+  const std::string text = status.ToString();
+  if (!is_answered && text == said_ && now - said_at_ < kSayAgain) return;
+  said_ = text;
+  said_at_ = now;
   Log(LogSeverity::kWarn, "worker", "control stream ended",
       {{"coordinator", config_.coordinator},
-       {"status", status.ToString()},
+       {"status", text},
        {"next", "reconnect"}});
-  return is_answered;
 }
 
 void CoordinatorClient::ReportLoop() {

@@ -12,7 +12,9 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "ft/v1/workers.pb.h"
 #include "worker/config.h"
 
@@ -57,11 +59,16 @@ class CoordinatorClient {
   bool ControlOnce();
   bool ReportOnce();
   void SendUnacknowledged();
+  void SayEnded(const absl::Status& status, bool is_answered);
   void Pause(absl::Duration wait);
 
   const WorkerConfig& config_;
   const std::string token_;
   const Callbacks callbacks_;
+
+  // How the control stream ended last, and when it was said; its thread's own.
+  std::string said_;
+  absl::Time said_at_;
 
   mutable absl::Mutex mutex_;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "common/digest.h"
 #include "common/file.h"
+#include "common/id.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "common/token.h"
@@ -52,6 +53,16 @@ absl::StatusOr<UniqueFd> LockFolder(const std::string& dir) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(WorkerConfig config) {
+  if (!IsLabel(config.worker_id)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--worker_id \"", config.worker_id,
+                     "\" is no name; use a-z, 0-9 and -, at most 63 "
+                     "characters"));
+  }
+  if (access(config.train_program.c_str(), X_OK) != 0) {
+    return ErrnoStatus(errno,
+                       absl::StrCat("--train_program ", config.train_program));
+  }
   FT_RETURN_IF_ERROR(MakeDirs(config.data_dir, 0700));
   FT_ASSIGN_OR_RETURN(UniqueFd lock, LockFolder(config.data_dir));
   // Workspaces of a daemon that died belong to nobody.

@@ -67,18 +67,24 @@ void RankLink::Kill() {
 
 void RankLink::ReadLink() {
   FrameReader frames(process_.link.get());
+  bool is_garbage = false;
   while (true) {
     const absl::StatusOr<std::string> bytes = frames.Read();
     v1::FromRank message;
-    if (!bytes.ok() || !message.ParseFromString(*bytes)) break;
+    is_garbage = bytes.ok() ? !message.ParseFromString(*bytes)
+                            : absl::IsInvalidArgument(bytes.status());
+    if (!bytes.ok() || is_garbage) break;
     if (message.has_exit()) {
       absl::MutexLock lock(&mutex_);
       last_words_ = message.exit();
     }
     callbacks_.on_message(rank_, message);
   }
-  // The link is closed: the process has ended or is about to.
-  if (!EndsWithin(process_.pid, kExitGrace)) KillRank(process_.pid);
+  // The link is closed: the process has ended or is about to. One that talks
+  // nonsense is not.
+  if (is_garbage || !EndsWithin(process_.pid, kExitGrace)) {
+    KillRank(process_.pid);
+  }
   RankEnding ending{.rank = rank_};
   {
     absl::MutexLock lock(&mutex_);

@@ -12,9 +12,15 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/file.h"
+#include "common/token.h"
+#include "jobspec/yaml_reader.h"
+#include "tests/integration/tiny_chat.h"
 #include "tests/testing/local_cluster.h"
+#include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
 namespace ft {
@@ -23,6 +29,7 @@ namespace {
 using ::testing::HasSubstr;
 using testing::ProcessesWith;
 using testing::TestDir;
+using testing::TinyChat;
 
 struct Said {
   int code = -1;
@@ -38,11 +45,23 @@ class User {
     EXPECT_TRUE(ProcessesWith(home_.path()).empty()) << "a process is left";
   }
   Said Run(const std::string& words) {
-    const std::string err = home_ / "stderr";
-    const std::string command = absl::StrCat(
-        "cd '" FT_TEST_SOURCE_DIR "' && env -u XDG_DATA_HOME HOME='",
-        home_.path(), "' '" FT_TEST_BINARY_DIR "/bin/ftctl' ", words, " 2>'",
-        err, "' </dev/null");
+    return Shell(absl::StrCat("ftctl ", words));
+  }
+  // A line for the shell, with our programs before all others.
+  Said Shell(const std::string& line) {
+    const std::string err = home_ / "stderr", script = home_ / "script";
+    EXPECT_THAT(
+        WriteFileAtomic(
+            script, absl::StrCat("cd '" FT_TEST_SOURCE_DIR "'\n"
+                                 "unset XDG_DATA_HOME FTCTL_ADDRESS "
+                                 "FTCTL_TOKEN_FILE FT_MODEL_ROOT\n"
+                                 "export HOME='",
+                                 home_.path(),
+                                 "' PATH='" FT_TEST_BINARY_DIR "/bin':$PATH\n",
+                                 line, "\n")),
+        testing::IsOk());
+    const std::string command =
+        absl::StrCat("bash '", script, "' 2>'", err, "' </dev/null");
     FILE* const pipe = popen(command.c_str(), "r");
     Said said;
     char buffer[4096];
@@ -143,6 +162,185 @@ TEST(ServiceTest, ASecondUpRevivesWhatDied) {
   EXPECT_EQ(user.PidOf("w-1"), first) << "it finds the new one by itself";
 }
 
+// Writes the job of these tests to HOME; its name ends in ".yaml".
+std::string WriteJob(const User& user, const std::string& yaml) {
+  const std::string file = user.home() / "a job.yaml";
+  EXPECT_THAT(
+      WriteFileAtomic(
+          file, absl::StrReplaceAll(yaml, {{"counting.jsonl", FT_TEST_SOURCE_DIR
+                                            "/examples/counting.jsonl"}})),
+      testing::IsOk());
+  return absl::StrCat("'", file, "'");
+}
+
+TEST(ServiceTest, DownKeepsTheLastStepAndTheNextUpGoesOn) {
+  User user;
+  user.Must("up --workers 2");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(2, 3000)), " -o name"));
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  user.Must("down");
+  user.Must("up --workers 2");
+  const std::string events = user.Must("events " + id);
+  EXPECT_THAT(events, HasSubstr("attempt 1 ended: YIELDED")) << events;
+  EXPECT_THAT(events, HasSubstr("YIELDING -> QUEUED"));
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  const auto job = nlohmann::json::parse(user.Must("-o json get " + id));
+  EXPECT_EQ(job["status"]["attempts"].size(), 2) << job;
+  EXPECT_NE(job["status"]["attempts"][1].value("source_step", "0"), "0") << job;
+  user.Must("cancel " + id);
+  EXPECT_EQ(user.Run("wait --timeout 60 " + id).code, 11);
+}
+
+TEST(ServiceTest, UpsAtTheSameTimeGiveOneService) {
+  User user;
+  const Said said =
+      user.Shell("ftctl up & ftctl up & ftctl up; code=$?; wait; exit $code");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_EQ(ProcessesWith(user.Service()).size(), 3u) << said.err;
+  EXPECT_EQ(user.Must("workers -o name"), "w-1\nw-2");
+}
+
+TEST(ServiceTest, AnUpThatWasInterruptedAnywhereIsTidiedByDown) {
+  User user;
+  for (const char* seconds : {"0.005", "0.02", "0.05", "0.1", "0.2"}) {
+    user.Shell(absl::StrCat("timeout --foreground -s INT ", seconds,
+                            " ftctl up --workers 2"));
+    user.Must("down --grace 10");
+    EXPECT_TRUE(ProcessesWith(user.Service()).empty()) << seconds;
+  }
+  // And nothing of it is in the way.
+  user.Must("up --workers 2");
+}
+
+TEST(ServiceTest, WhatCannotStartIsToldAtOnce) {
+  User user;
+  Said said = user.Shell("HOME=/dev/null ftctl up");
+  EXPECT_NE(said.code, 0);
+  EXPECT_THAT(said.err, HasSubstr("/dev/null/.local"));
+
+  // Without the daemons beside it.
+  said = user.Shell(
+      "mkdir \"$HOME/alone\" && cp \"$(command -v ftctl)\" \"$HOME/alone\" && "
+      "\"$HOME/alone/ftctl\" up");
+  EXPECT_EQ(said.code, 4) << said.err;
+  EXPECT_THAT(said.err, HasSubstr("cannot start"));
+  EXPECT_THAT(said.err, HasSubstr("alone/ft-coordinator"));
+  // It checks what it can, and says so.
+  said = user.Shell("\"$HOME/alone/ftctl\" check examples/tiny_chat.yaml");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_THAT(said.err, HasSubstr("only the job file was checked"));
+
+  // A coordinator that ends is not waited for; its own words are shown.
+  user.Must("up --workers 1");
+  user.Must("down");
+  EXPECT_THAT(WriteFileAtomic(
+                  JoinPath(user.Service(), "coordinator/tokens/admin.token"),
+                  "no token\n", 0600),
+              testing::IsOk());
+  said = user.Run("up --workers 1");
+  EXPECT_EQ(said.code, 1) << said.err;
+  EXPECT_THAT(said.err, HasSubstr("the coordinator has ended"));
+  EXPECT_THAT(said.err, HasSubstr("admin.token"));
+}
+
+TEST(ServiceTest, OneRequestIdIsOneJob) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string submit =
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 5)),
+                   " -o name --request_id ci-run_7");
+  const std::string id = user.Must(submit);
+  EXPECT_EQ(user.Must(submit), id);
+  EXPECT_EQ(user.Must("list -o name"), id);
+  WriteJob(user, TinyChat(1, 6));
+  const Said other = user.Run(submit);
+  EXPECT_EQ(other.code, 6) << other.err;
+  EXPECT_THAT(other.err, HasSubstr("request_id"));
+  EXPECT_EQ(user.Must("list -o name"), id);
+}
+
+TEST(ServiceTest, AFetchGoesOnWhereItWasInterrupted) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 5)), " -o name"));
+  user.Must(absl::StrCat("wait ", id));
+  const std::string fetch = absl::StrCat("fetch ", id, " \"$HOME/o ut\"");
+  user.Must(fetch);
+  const std::string file = user.home() / "o ut/adapter_model.safetensors";
+  const std::string whole = ReadFile(file, 1 << 24).value_or("");
+  ASSERT_GT(whole.size(), 1000u);
+  // Half of it, and the beginning of something else.
+  for (const std::string& part :
+       {whole.substr(0, whole.size() / 2), std::string(999, 'x')}) {
+    FT_ASSERT_OK(RemoveFile(file));
+    FT_ASSERT_OK(WriteFileAtomic(file + ".part", part));
+    user.Must(fetch);
+    EXPECT_TRUE(ReadFile(file, 1 << 24).value_or("") == whole);
+    EXPECT_FALSE(Exists(file + ".part"));
+  }
+  // A file that somebody changed is fetched anew.
+  FT_ASSERT_OK(WriteFileAtomic(file, "changed"));
+  user.Must(fetch);
+  EXPECT_TRUE(ReadFile(file, 1 << 24).value_or("") == whole);
+}
+
+TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string file = WriteJob(user, TinyChat(1, 5));
+  const std::string id = user.Must(absl::StrCat("submit ", file, " -o name"));
+  user.Must("wait " + id);
+  const std::vector<std::string> verbs = {
+      "list",      "workers",      "model ls",     "version",
+      "get " + id, "events " + id, "check " + file};
+  for (const std::string& verb : verbs) {
+    EXPECT_FALSE(
+        nlohmann::json::parse(user.Must(verb + " -o json"), nullptr, false)
+            .is_discarded())
+        << verb;
+    Violations violations;
+    ReadYaml(user.Must(verb + " -o yaml"), violations);
+    EXPECT_TRUE(violations.empty()) << verb << violations.Text("");
+    EXPECT_NE(user.Must(verb + " -o name"), "") << verb;
+  }
+  EXPECT_EQ(user.Must("get -o name " + id), id);
+  EXPECT_EQ(user.Must("check -o name " + file), "tiny-chat");
+  // Streams: a message a line.
+  for (const char* verb : {"watch ", "logs "}) {
+    const std::string lines = user.Must(absl::StrCat(verb, id, " -o json"));
+    for (const absl::string_view line : absl::StrSplit(lines, '\n')) {
+      EXPECT_FALSE(nlohmann::json::parse(line, nullptr, false).is_discarded())
+          << line;
+    }
+  }
+  // Data on stdout, talk on stderr.
+  EXPECT_EQ(user.Run("watch " + id).out, "");
+  EXPECT_EQ(user.Shell("ftctl list >/dev/full").code, 1);
+}
+
+TEST(ServiceTest, AWrongTokenIsDenied) {
+  User user;
+  user.Must("up --workers 1");
+  FT_ASSERT_OK(WriteFileAtomic(user.home() / "other", MakeToken(), 0600));
+  for (const char* verb :
+       {"list", "get a", "watch a", "wait a", "events a", "logs a", "cancel a",
+        "delete a", "fetch a", "workers"}) {
+    EXPECT_EQ(
+        user.Run(absl::StrCat(verb, " --token_file \"$HOME/other\"")).code, 5)
+        << verb;
+  }
+  EXPECT_EQ(user.Run("list --token_file ~/.local/share/ft/service/coordinator/"
+                     "tokens/worker.token")
+                .code,
+            5);
+}
+
 TEST(ServiceTest, TokensAndFoldersAreForTheirOwnerAlone) {
   User user;
   user.Must("up --workers 1");
@@ -156,9 +354,37 @@ TEST(ServiceTest, TokensAndFoldersAreForTheirOwnerAlone) {
   EXPECT_EQ(mode(".") & 077, 0);
 }
 
+TEST(ServiceTest, AWorkerThatCannotWorkSaysWhy) {
+  User user;
+  user.Must("up --workers 1");
+  const std::string begin =
+      "ft-worker --data_dir \"$HOME/w\" --model_root \"$HOME\" "
+      "--coordinator \"$(python3 -c 'import json,sys; "
+      "print(json.load(open(sys.argv[1]))[\"worker_address\"])' "
+      "~/.local/share/ft/service/coordinator.json)\" --token_file "
+      "~/.local/share/ft/service/coordinator/tokens/";
+  Said said = user.Shell(absl::StrCat(
+      begin, "worker.token --worker_id 'W x' --train_program /bin/true"));
+  EXPECT_EQ(said.code, 1);
+  EXPECT_THAT(said.err, HasSubstr("is no name"));
+  said = user.Shell(absl::StrCat(
+      begin, "worker.token --worker_id w --train_program /gone/ft-train"));
+  EXPECT_EQ(said.code, 1);
+  EXPECT_THAT(said.err, HasSubstr("--train_program /gone/ft-train: No such"));
+  // The admin's token is not a worker's; it asks again, and says why once.
+  said = user.Shell(absl::StrCat(
+      begin,
+      "admin.token --worker_id w --train_program /bin/true 2>\"$HOME/w.log\" "
+      "&\n"
+      "until grep -q reconnect \"$HOME/w.log\"; do sleep 0.05; done\n"
+      "kill $!; wait; cat \"$HOME/w.log\""));
+  EXPECT_THAT(said.out, HasSubstr("PERMISSION_DENIED: the admin token does not "
+                                  "allow /ft.v1.WorkerService/Connect"));
+}
+
 TEST(ServiceTest, ProgramsRefuseToListenBeyondLoopback) {
   const TestDir dir;
-  for (const std::string words :
+  for (const std::string& words :
        {absl::StrCat("ft-coordinator --data_dir '", dir.path(),
                      "/c' --client_address 0.0.0.0:0"),
         absl::StrCat("ft-coordinator --data_dir '", dir.path(),

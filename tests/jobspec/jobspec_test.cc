@@ -102,7 +102,8 @@ resources: {ranks: 2}
 TEST(JobFileTest, FilesThatAreNotThereAreToldWithTheOtherViolations) {
   const testing::TestDir dir;
   EXPECT_THAT(WriteFileAtomic(dir / "here.json", "[]"), testing::IsOk());
-  const absl::StatusOr<v1::JobSpec> spec = ParseJobFile(R"(schema: ft.v1
+  const absl::StatusOr<v1::JobSpec> spec =
+      ParseJobFile(R"(schema: ft.v1
 name: Hotel Bot
 model: {base: m}
 data:
@@ -114,7 +115,7 @@ stage: sft
 adaptation: lora
 resources: {ranks: 2}
 )",
-                                                        "job.yaml", dir.path());
+                   "job.yaml", JobFilePlace{dir.path()});
   EXPECT_EQ(spec.status().message(),
             absl::StrCat("job.yaml:2: name: \"Hotel Bot\" is no name; use "
                          "a-z, 0-9 and -, at most 63 characters\n"
@@ -184,7 +185,15 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"determinism: {threads: 0}\n", "threads: must be above 0"},
         BadCase{"batch: [1]\n", "a list where a mapping of"},
         BadCase{"batch: {sequences: 1.5}\n", "is no whole number"},
-        BadCase{"batch: {sequences: 99999999999999}\n", "is no whole number"},
+        BadCase{"batch: {sequences: 99999999999999}\n", "is far out of range"},
+        BadCase{"priority: -99999999999999999999999\n", "far out of range"},
+        BadCase{"schedule: {steps: 9999999999999999999999}\n", "out of range"},
+        BadCase{"batch: {sequences: 0x10}\n", "is no whole number"},
+        // A text is no number, whatever it holds.
+        BadCase{"priority: \"50\"\n",
+                "priority: \"50\" is a text; write it without quotes"},
+        BadCase{"schedule: {learning_rate: '1e-3'}\n", "is a text"},
+        BadCase{"preemptible: \"true\"\n", "is a text"},
         BadCase{"parallelism: {zero_stage: 3}\n", "write 0 or 1"},
         BadCase{"parallelism: {zero_stage: 4}\n", "4 is not in [0, 3]"},
         BadCase{"determinism: {lanes: 3}\n", "3 is no multiple of 2 ranks"},
@@ -196,13 +205,82 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"export: {gguf: Q8_0}\n", "export.gguf: is not supported yet"},
         BadCase{"numeric: {on_nan: rewind}\n", "write stop"},
         BadCase{"secrets: [a]\n", "secrets: is not supported yet"},
-        BadCase{"name: again\n", "stands here twice"},
+        BadCase{"name: again\n", "job.yaml:10: name: stands here twice"},
+        BadCase{"batch: {micro: 1, micro: 2}\n",
+                "job.yaml:10: batch.micro: stands here twice"},
+        BadCase{"notify: [{webhook: a}, {webhook: b, webhook: c}]\n",
+                "notify[1].webhook: stands here twice"},
+        BadCase{"batch:\n\tsequences: 4\n",
+                "job.yaml:11: not valid YAML: illegal map value; a tab stands "
+                "here, YAML wants spaces"},
+        // Quoted back, it does nothing to the reader's terminal.
+        BadCase{"queue: \"\\e[31m\\n\"\n", "queue: is not supported yet"},
+        BadCase{"optimizer: \"\\e[31m\"\n", "optimizer: \"\\x1b[31m\""},
         BadCase{"labels: &a {x: 1}\n", "anchors are not allowed"},
         BadCase{"labels: *a\n", "job.yaml:10"},
         BadCase{"labels: !!python/object x\n", "tags are not allowed"},
         BadCase{"<<: {a: 1}\n", "merge keys are not allowed"},
         BadCase{"batch: {sequences: [1\n", "not valid YAML"},
-        BadCase{"---\nname: b\n", "more than one document"}));
+        BadCase{"---\nname: b\n", "more than one document"},
+        BadCase{"---\n&a x\n", "more than one document"}));
+
+TEST(YamlReaderTest, WhatIsNoPlainTextIsRefusedWithItsLine) {
+  // The byte 4 is yaml-cpp's own end of file: what follows was never read.
+  EXPECT_THAT(ErrorsWith("\x04\nprioritee: 5\n"),
+              HasSubstr("job.yaml:10: holds the control character 4"));
+  EXPECT_THAT(ErrorsWith(std::string("\0", 1)),
+              HasSubstr("job.yaml:10: holds the control character 0"));
+  for (const char* bad :
+       {"\xE9", "\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xE2\x82"}) {
+    EXPECT_EQ(ErrorsWith(absl::StrCat("labels: {a: \"", bad, "\"}\n")),
+              "job.yaml:10: is no UTF-8 text; save the file as UTF-8");
+  }
+  EXPECT_THAT(Errors(std::string("\xFF\xFEs\0c\0", 6)),
+              HasSubstr("job.yaml:1: is no UTF-8 text"));
+}
+
+TEST(YamlReaderTest, EveryUtf8TextIsRead) {
+  for (const char* good : {"\xC3\xA9", "\xE6\x97\xA5\xE6\x9C\xAC",
+                           "\xF0\x9F\x8E\x88", "\xEF\xBF\xBD"}) {
+    std::string text = kGood;
+    text.replace(text.find("data:\n"), 6,
+                 absl::StrCat("data:\n  variables: {name: ", good, "}\n"));
+    FT_ASSERT_OK_AND_ASSIGN(const v1::JobSpec spec,
+                            ParseJobFile(text, "job.yaml"));
+    EXPECT_EQ(spec.data().variables().at("name"), good);
+  }
+  FT_EXPECT_OK(ParseJobFile(absl::StrCat("\xEF\xBB\xBF", kGood), "job.yaml"));
+}
+
+TEST(JobFileTest, TheCanonicalFormKeepsEveryText) {
+  for (const std::string text : {"it's \"quoted\" \\ so: #", "a\nb\tc\x1B\x7F",
+                                 "é日🎈", "true", "1.5", " ", "@x", "- a"}) {
+    FT_ASSERT_OK_AND_ASSIGN(v1::JobSpec spec, ParseJobFile(kGood, "job.yaml"));
+    (*spec.mutable_data()->mutable_variables())["name"] = text;
+    FT_ASSERT_OK_AND_ASSIGN(const v1::JobSpec back,
+                            ParseJobFile(SpecToYaml(spec), "canonical"));
+    EXPECT_EQ(back.data().variables().at("name"), text) << SpecToYaml(spec);
+  }
+}
+
+TEST(JobFileTest, AModelThatIsNotThereIsToldWithTheNearest) {
+  const testing::TestDir dir;
+  FT_ASSERT_OK(MakeDirs(dir / "models/smollm2-135m"));
+  FT_ASSERT_OK(MakeDirs(dir / "data"));
+  FT_ASSERT_OK(WriteFileAtomic(dir / "data/train.json", "[]"));
+  const JobFilePlace place{dir.path(), dir / "models"};
+  FT_EXPECT_OK(ParseJobFile(kGood, "job.yaml", place));
+  std::string text = kGood;
+  text.replace(text.find("smollm2-135m"), 12, "smollm-135m");
+  EXPECT_EQ(ParseJobFile(text, "job.yaml", place).status().message(),
+            absl::StrCat("job.yaml:3: model.base: there is no model "
+                         "smollm-135m under ",
+                         dir / "models",
+                         "; import it with ftctl model import; did you mean "
+                         "\"smollm2-135m\"?"));
+  // Without a model root nobody looks.
+  FT_EXPECT_OK(ParseJobFile(text, "job.yaml", JobFilePlace{dir.path()}));
+}
 
 // A line of kGood replaced (empty: one more line), and the field that is
 // refused because its feature does not exist yet.

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What can be typed: the verbs, their help, what is said of a word that is
+// none, and the exit codes of everything that needs no service.
+
+#include "ctl/command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "common/file.h"
+#include "common/token.h"
+#include "tests/testing/scoped_env.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace ft {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::ScopedEnv;
+using testing::TestDir;
+
+struct Said {
+  int code = 0;
+  std::string out;
+  std::string err;
+};
+
+// In a home without a service.
+class CommandLineTest : public ::testing::Test {
+ protected:
+  Said Run(const std::string& words) {
+    std::vector<std::string> given = {"ftctl"};
+    for (const absl::string_view word :
+         absl::StrSplit(words, ' ', absl::SkipEmpty())) {
+      given.emplace_back(word);
+    }
+    std::vector<const char*> argv;
+    for (const std::string& word : given) argv.push_back(word.c_str());
+    ::testing::internal::CaptureStdout();
+    ::testing::internal::CaptureStderr();
+    Said said;
+    said.code = RunCommandLine(static_cast<int>(argv.size()), argv.data());
+    std::fflush(stdout);
+    said.out = ::testing::internal::GetCapturedStdout();
+    said.err = ::testing::internal::GetCapturedStderr();
+    return said;
+  }
+  void Expect(const std::string& words, int code, const std::string& err) {
+    const Said said = Run(words);
+    EXPECT_EQ(said.code, code) << words << "\n" << said.err;
+    EXPECT_THAT(said.err, HasSubstr(err)) << words;
+    EXPECT_EQ(said.out, "") << words;
+  }
+
+  const TestDir home_;
+  const ScopedEnv data_{"XDG_DATA_HOME", home_.path().c_str()};
+  const ScopedEnv address_{"FTCTL_ADDRESS", nullptr};
+  const ScopedEnv token_{"FTCTL_TOKEN_FILE", nullptr};
+  const ScopedEnv models_{"FT_MODEL_ROOT", nullptr};
+};
+
+// Calls `act` for every verb, those below a verb too.
+void ForEachVerb(const CLI::App& app,
+                 const std::function<void(const CLI::App&)>& act) {
+  for (const CLI::App* verb : app.get_subcommands({})) {
+    act(*verb);
+    ForEachVerb(*verb, act);
+  }
+}
+
+TEST_F(CommandLineTest, TheVerbsAreFrozen) {
+  GlobalOptions options;
+  int code = 0;
+  std::vector<std::string> verbs;
+  ForEachVerb(*MakeCommandLine(options, code),
+              [&](const CLI::App& verb) { verbs.push_back(verb.get_name()); });
+  EXPECT_THAT(verbs,
+              ::testing::UnorderedElementsAre(
+                  "up", "down", "check", "submit", "list", "get", "watch",
+                  "wait", "events", "logs", "cancel", "delete", "fetch", "chat",
+                  "workers", "model", "import", "ls", "version", "completion"));
+}
+
+TEST_F(CommandLineTest, EveryVerbHasAnExampleAndEveryOptionItsMeaning) {
+  GlobalOptions options;
+  int code = 0;
+  ForEachVerb(*MakeCommandLine(options, code), [](const CLI::App& verb) {
+    const bool is_below = verb.get_parent()->get_name() != "ftctl";
+    EXPECT_THAT(verb.get_footer(),
+                HasSubstr(absl::StrCat("ftctl ", is_below ? "model " : "",
+                                       verb.get_name())))
+        << verb.get_name();
+    EXPECT_EQ(verb.get_description().find('\n'), std::string::npos)
+        << verb.get_name();
+    for (const CLI::Option* option : verb.get_options()) {
+      EXPECT_NE(option->get_description(), "")
+          << verb.get_name() << " " << option->get_name();
+    }
+  });
+}
+
+TEST_F(CommandLineTest, HelpAndVersionAreNoErrors) {
+  const Said help = Run("--help");
+  EXPECT_EQ(help.code, 0);
+  for (const char* want : {"ftctl up --workers 2", "Exit codes: 0 ok", "submit",
+                           "11 cancelled", "FTCTL_ADDRESS"}) {
+    EXPECT_THAT(help.out, HasSubstr(want));
+  }
+  const Said submit = Run("submit --help");
+  EXPECT_EQ(submit.code, 0);
+  EXPECT_THAT(submit.out, HasSubstr("Examples:\n  ftctl submit job.yaml"));
+  // The overview is one.
+  EXPECT_THAT(help.out, ::testing::Not(HasSubstr("JOB=$(ftctl")));
+  EXPECT_EQ(Run("model import --help").code, 0);
+  EXPECT_THAT(Run("--version").out, HasSubstr("ftctl 0."));
+  EXPECT_THAT(Run("version").out, HasSubstr("ftctl 0."));
+  EXPECT_THAT(Run("version -o json").out, HasSubstr("\"version\": \"0."));
+  EXPECT_THAT(Run("version -o yaml").out, HasSubstr("version: \"0."));
+}
+
+TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
+  Expect("", 2, "ftctl up --workers 2");
+  Expect("sumbit", 2, "ftctl has no sumbit; did you mean submit?");
+  Expect("frobnicate", 2, "ftctl has no frobnicate\n");
+  Expect("model imprt", 2, "did you mean import?");
+  Expect("submit a.yaml --wacth", 2, "did you mean --watch?");
+  Expect("get", 2, "job is required");
+  Expect("list --limit 0", 2, "--limit");
+  Expect("list --limit many", 2, "--limit");
+  Expect("list -o xml", 2, "xml");
+  Expect("up --workers 0", 2, "--workers");
+  Expect("down --grace -1", 2, "--grace");
+  Expect("chat hi", 2, "--job or --model");
+  Expect("chat --job a --model b hi", 2, "--model");
+  Expect("wait a --for SLEEPING", 2, "SLEEPING");
+  Expect("logs a --rank -2", 2, "--rank");
+  Expect("completion tcsh", 2, "tcsh");
+  Expect("submit a.yaml --request_id a/b", 2, "1 to 64 characters");
+  Expect("--address 192.0.2.1:7443 list", 2, "TLS");
+  Expect("--address nowhere list", 2, "HOST:PORT");
+  const ScopedEnv address("FTCTL_ADDRESS", "192.0.2.1:7443");
+  Expect("list", 2, "TLS");
+}
+
+TEST_F(CommandLineTest, WithoutAServiceItIsSaidHowToStartOne) {
+  for (const char* words :
+       {"list", "get a", "watch a", "wait a", "events a", "logs a", "cancel a",
+        "delete a", "fetch a", "workers", "chat --job a hi"}) {
+    Expect(words, 7, "Start it with: ftctl up");
+  }
+}
+
+TEST_F(CommandLineTest, ATokenThatCannotBeReadIsDenied) {
+  const std::string file = home_ / "token";
+  const std::string words =
+      absl::StrCat("--address 127.0.0.1:9 --token_file ", file, " list");
+  Expect(words, 5, "No such file");
+  FT_ASSERT_OK(WriteFileAtomic(file, "ft_short\n", 0600));
+  Expect(words, 5, "holds no whole token");
+  FT_ASSERT_OK(WriteFileAtomic(file, MakeToken(), 0600));
+  ASSERT_EQ(chmod(file.c_str(), 0644), 0);
+  Expect(words, 5, "others may read it");
+}
+
+TEST_F(CommandLineTest, ABadJobFileIsTold) {
+  const std::string file = home_ / "job.yaml";
+  for (const char* verb : {"check", "submit"}) {
+    Expect(absl::StrCat(verb, " ", file, ".gone"), 4, "No such file");
+  }
+  FT_ASSERT_OK(WriteFileAtomic(file, "schema: ft.v1\nprioritee: 5\n"));
+  for (const char* verb : {"check", "submit"}) {
+    const Said said = Run(absl::StrCat(verb, " ", file));
+    EXPECT_EQ(said.code, 3);
+    EXPECT_THAT(said.err,
+                HasSubstr(absl::StrCat(file,
+                                       ":2: prioritee: unknown field; did you "
+                                       "mean \"priority\"?\n")));
+    EXPECT_THAT(said.err, HasSubstr(absl::StrCat(file, ": name: is missing")));
+  }
+  EXPECT_THAT(Run(absl::StrCat("submit ", file)).err,
+              HasSubstr("\n7 errors. Nothing was submitted.\n"));
+  FT_ASSERT_OK(WriteFileAtomic(file, std::string(10 << 20, '#')));
+  Expect(absl::StrCat("submit ", file), 3, "larger than 262144 bytes");
+  Expect(absl::StrCat("check ", home_.path()), 3, "is a folder");
+}
+
+TEST_F(CommandLineTest, ModelsAreListedWithoutAService) {
+  EXPECT_EQ(Run("model ls -o name").out, "");
+  EXPECT_THAT(Run("model ls").out, HasSubstr("MODEL"));
+  Expect("model import x --name No/Name", 2, "use a-z");
+  FT_ASSERT_OK(MakeDirs(home_ / "ft/models/there"));
+  Expect("model import x --name there", 6, "is there already");
+  // What is no model is told, and is not in the list.
+  const Said said = Run("model ls -o name");
+  EXPECT_EQ(said.out, "");
+  EXPECT_THAT(said.err, HasSubstr("model there: "));
+}
+
+}  // namespace
+}  // namespace ft
