@@ -21,6 +21,11 @@ std::string SerializeManifest(v1::Manifest manifest) {
 }
 
 absl::StatusOr<v1::Manifest> ParseManifest(absl::string_view bytes) {
+  if (static_cast<int64_t>(bytes.size()) > kMaxManifestBytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the manifest has ", bytes.size(), " bytes; at most ",
+                     kMaxManifestBytes));
+  }
   v1::Manifest manifest;
   if (!manifest.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return absl::InvalidArgumentError("the blob is no manifest");
@@ -35,7 +40,12 @@ absl::Status CheckManifest(const v1::Manifest& manifest) {
         absl::StrCat("the manifest has ", manifest.files_size(),
                      " files; at most ", kMaxManifestFiles));
   }
+  if (manifest.step() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("manifest: step ", manifest.step(), " is negative"));
+  }
   std::set<std::string> paths;
+  int64_t bytes = 0;
   for (const v1::FileEntry& file : manifest.files()) {
     if (!IsSafeRelativePath(file.path())) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -49,6 +59,12 @@ absl::Status CheckManifest(const v1::Manifest& manifest) {
       return absl::InvalidArgumentError(absl::StrCat(
           "manifest: ", file.path(), " has no digest or a negative size"));
     }
+    if (file.bytes() > kMaxArtifactBytes - bytes) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("manifest: with ", file.path(), " of ", file.bytes(),
+                       " bytes the files have more than ", kMaxArtifactBytes));
+    }
+    bytes += file.bytes();
   }
   return absl::OkStatus();
 }

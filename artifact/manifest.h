@@ -17,13 +17,16 @@ namespace ft {
 
 inline constexpr int kMaxManifestFiles = 10'000;
 inline constexpr int64_t kMaxManifestBytes = 4 << 20;
+// Of all files of one artifact together.
+inline constexpr int64_t kMaxArtifactBytes = int64_t{1} << 60;
 
 // The bytes of a manifest: its files by path. The same manifest always gives
 // the same bytes.
 std::string SerializeManifest(v1::Manifest manifest);
 
 // INVALID_ARGUMENT: no manifest, a path that could leave a folder, a path
-// twice, a digest that is none, a negative size, or too many files.
+// twice, a digest that is none, a negative size, a negative step, or too many
+// files. RESOURCE_EXHAUSTED: over kMaxManifestBytes or kMaxArtifactBytes.
 absl::StatusOr<v1::Manifest> ParseManifest(absl::string_view bytes);
 absl::Status CheckManifest(const v1::Manifest& manifest);
 

@@ -15,6 +15,7 @@
 #include "artifact/manifest.h"
 #include "common/backoff.h"
 #include "common/digest.h"
+#include "common/env.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
 #include "common/id.h"
@@ -76,9 +77,10 @@ struct ArtifactTransfer::Stubs {
 };
 
 ArtifactTransfer::ArtifactTransfer(std::shared_ptr<grpc::Channel> channel,
-                                   std::string token)
+                                   std::string token, std::string temp_dir)
     : stubs_(new Stubs{v1::ArtifactService::NewStub(std::move(channel))}),
-      token_(std::move(token)) {}
+      token_(std::move(token)),
+      temp_dir_(std::move(temp_dir)) {}
 
 ArtifactTransfer::~ArtifactTransfer() = default;
 
@@ -108,7 +110,7 @@ absl::Status ArtifactTransfer::UploadFile(const std::string& path,
 
 absl::Status ArtifactTransfer::UploadBytes(const std::string& bytes,
                                            const WriterIdentity& writer) {
-  FT_ASSIGN_OR_RETURN(const TempDir dir, TempDir::Create());
+  FT_ASSIGN_OR_RETURN(const TempDir dir, TempDir::Create(temp_dir_));
   const std::string path = JoinPath(dir.path(), "blob");
   FT_RETURN_IF_ERROR(WriteFileAtomic(path, bytes));
   return UploadFile(path, Sha256Hex(bytes), writer);
@@ -136,6 +138,12 @@ absl::Status ArtifactTransfer::UploadOnce(const std::string& path,
     if (progress) progress(bytes, bytes);
     return absl::OkStatus();
   }
+  // A coordinator that was started anew meanwhile has the bytes, but no longer
+  // the upload: it is begun again.
+  const auto begin_again = [](const absl::Status& status) {
+    return absl::IsNotFound(status) ? absl::UnavailableError(status.message())
+                                    : status;
+  };
   int64_t offset = upload.offset();
   // The server's offset rules: another one than ours is where we go on, once.
   for (int corrections = 0;; ++corrections) {
@@ -146,7 +154,7 @@ absl::Status ArtifactTransfer::UploadOnce(const std::string& path,
     const auto right = metadata.find("offset");
     if (!absl::IsOutOfRange(status) || right == metadata.end() ||
         corrections > 0 || !absl::SimpleAtoi(right->second, &offset)) {
-      return status;
+      return begin_again(status);
     }
   }
   v1::FinishUploadRequest finish;
@@ -154,8 +162,8 @@ absl::Status ArtifactTransfer::UploadOnce(const std::string& path,
   v1::FinishUploadResponse finished;
   grpc::ClientContext context;
   Prepare(context, token_, absl::Minutes(10));
-  return FromGrpcStatus(
-      stubs_->artifacts->FinishUpload(&context, finish, &finished));
+  return begin_again(FromGrpcStatus(
+      stubs_->artifacts->FinishUpload(&context, finish, &finished)));
 }
 
 absl::Status ArtifactTransfer::WriteFrom(const std::string& path, int64_t bytes,
@@ -227,7 +235,7 @@ absl::StatusOr<v1::Artifact> ArtifactTransfer::GetByName(
 
 absl::StatusOr<v1::Manifest> ArtifactTransfer::ReadManifest(
     const std::string& sha256) {
-  FT_ASSIGN_OR_RETURN(const TempDir dir, TempDir::Create());
+  FT_ASSIGN_OR_RETURN(const TempDir dir, TempDir::Create(temp_dir_));
   const std::string path = JoinPath(dir.path(), "manifest");
   FT_RETURN_IF_ERROR(Download(sha256, /*bytes=*/-1, path), "manifest");
   FT_ASSIGN_OR_RETURN(const std::string bytes,
@@ -266,12 +274,13 @@ absl::Status ArtifactTransfer::DownloadOnce(const std::string& sha256,
                                             int64_t bytes,
                                             const std::string& part,
                                             const TransferProgress& progress) {
-  UniqueFd fd(open(part.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+  UniqueFd fd(Files().Open(part.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
   if (!fd.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", part));
   int64_t offset = lseek(fd.get(), 0, SEEK_END);
   if (bytes >= 0 && offset > bytes) {  // Of something else.
     offset = 0;
-    if (ftruncate(fd.get(), 0) != 0) return ErrnoStatus(errno, "truncate");
+    if (Files().Truncate(fd.get(), 0) != 0)
+      return ErrnoStatus(errno, "truncate");
     lseek(fd.get(), 0, SEEK_SET);
   }
   if (bytes >= 0 && offset == bytes) return absl::OkStatus();

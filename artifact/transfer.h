@@ -43,7 +43,10 @@ using TransferProgress = std::function<void(int64_t done, int64_t total)>;
 // grows; other errors are the coordinator's own (artifacts.proto).
 class ArtifactTransfer {
  public:
-  ArtifactTransfer(std::shared_ptr<grpc::Channel> channel, std::string token);
+  // `temp_dir`: where small files lie while they are sent; empty: $TMPDIR. A
+  // process that dies leaves them there.
+  ArtifactTransfer(std::shared_ptr<grpc::Channel> channel, std::string token,
+                   std::string temp_dir = "");
   ~ArtifactTransfer();
 
   // Those of the digests that are not stored.
@@ -83,6 +86,7 @@ class ArtifactTransfer {
 
   const std::unique_ptr<Stubs> stubs_;
   const std::string token_;
+  const std::string temp_dir_;
 };
 
 }  // namespace ft

@@ -72,15 +72,18 @@ function(ft_program name)
 endfunction()
 
 # ft_test(<name> SRCS ... DEPS ... [LABELS unit|integration|slow|gpu ...]
-#         [TIMEOUT seconds] [ARGS ...])
+#         [TIMEOUT seconds] [ARGS ...] [SERIAL])
 # A GoogleTest program, one ctest entry per TEST. FT_TEST_SOURCE_DIR is the
-# repository root (goldens lie in tests/golden). Default label: unit.
+# repository root (goldens lie in tests/golden). Default label: unit. SERIAL:
+# beside no other test, for it takes times.
 function(ft_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;LABELS;ENV" ${ARGN})
+  cmake_parse_arguments(ARG "SERIAL" "TIMEOUT" "SRCS;DEPS;LABELS;ENV" ${ARGN})
   add_executable(${name} ${ARG_SRCS})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   ft_target_options(${name})
+  # What is tested is optimised; the test itself compiles faster without.
+  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
   target_compile_definitions(${name} PRIVATE
     FT_TEST_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     FT_TEST_BINARY_DIR="${CMAKE_BINARY_DIR}")
@@ -92,10 +95,13 @@ function(ft_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 60)
   endif()
+  if(ARG_SERIAL)
+    list(APPEND properties RUN_SERIAL ON)
+  endif()
   list(APPEND ARG_ENV "OMP_WAIT_POLICY=passive" "GOMP_SPINCOUNT=0")
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
     PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT}
-               ENVIRONMENT "${ARG_ENV}")
+               ENVIRONMENT "${ARG_ENV}" ${properties})
 endfunction()
 if(FT_TESTS)
   find_package(GTest REQUIRED)

@@ -364,8 +364,6 @@ absl::StatusOr<std::unique_ptr<Collective>> ConnectTcp(
                       .rank = options.rank,
                       .size = options.size,
                       .secret = options.secret};
-  UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!wake.is_open()) return ErrnoStatus(errno, "eventfd");
   std::vector<UniqueFd> peers(options.size);
   if (options.size > 1) {
     if (options.secret.size() != kSecretBytes) {
@@ -385,6 +383,14 @@ absl::StatusOr<std::unique_ptr<Collective>> ConnectTcp(
     }
     FT_RETURN_IF_ERROR(AcceptRanks(listener, self, deadline, peers));
   }
+  return TcpOver(options, std::move(peers));
+}
+
+absl::StatusOr<std::unique_ptr<Collective>> TcpOver(
+    const TcpOptions& options, std::vector<UniqueFd> peers) {
+  FT_CHECK(peers.size() == static_cast<size_t>(options.size));
+  UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!wake.is_open()) return ErrnoStatus(errno, "eventfd");
   return std::make_unique<TcpCollective>(options, std::move(peers),
                                          std::move(wake));
 }

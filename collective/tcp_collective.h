@@ -15,11 +15,13 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "collective/collective.h"
 #include "collective/rendezvous_store.h"
+#include "common/file.h"
 
 namespace ft {
 
@@ -48,5 +50,11 @@ struct TcpOptions {
 // idle_timeout; INTERNAL, it made other calls than this rank.
 absl::StatusOr<std::unique_ptr<Collective>> ConnectTcp(
     const TcpOptions& options, RendezvousStore& store);
+
+// The same over streams that have been proven already: peers[r] leads to rank
+// r, non-blocking; the own one is not looked at. Fuzzers play the peer.
+// REQUIRES: peers.size() == options.size
+absl::StatusOr<std::unique_ptr<Collective>> TcpOver(
+    const TcpOptions& options, std::vector<UniqueFd> peers);
 
 }  // namespace ft

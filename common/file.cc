@@ -12,14 +12,21 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "common/digest.h"
+#include "common/env.h"
+#include "common/failpoint.h"
 #include "common/status.h"
 
 namespace ft {
+namespace {
+
+void (*on_sync_failure)(const absl::Status&) = nullptr;
+constexpr absl::string_view kTemporarySuffix = ".tmp-";
+
+}  // namespace
 
 void UniqueFd::Close() {
   if (fd_ >= 0) close(fd_);
@@ -47,7 +54,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path,
 
 absl::Status WriteAll(int fd, absl::string_view bytes) {
   while (!bytes.empty()) {
-    const ssize_t put = write(fd, bytes.data(), bytes.size());
+    const ssize_t put = Files().Write(fd, bytes.data(), bytes.size());
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return ErrnoStatus(errno, "write");
     bytes.remove_prefix(static_cast<size_t>(put));
@@ -55,37 +62,56 @@ absl::Status WriteAll(int fd, absl::string_view bytes) {
   return absl::OkStatus();
 }
 
+absl::Status Sync(int fd, absl::string_view path) {
+  if (Files().Sync(fd) == 0) return absl::OkStatus();
+  const absl::Status error = ErrnoStatus(errno, absl::StrCat("fsync ", path));
+  if (on_sync_failure != nullptr) on_sync_failure(error);
+  return error;
+}
+
+void SetSyncFailureHandler(void (*handler)(const absl::Status&)) {
+  on_sync_failure = handler;
+}
+
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view bytes,
                              int mode) {
-  const std::string temp = absl::StrCat(path, ".tmp-", RandomHex(6));
+  const std::string temp = absl::StrCat(path, kTemporarySuffix, RandomHex(6));
   const auto write_temp = [&]() -> absl::Status {
-    UniqueFd fd(
-        open(temp.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+    UniqueFd fd(Files().Open(temp.c_str(),
+                             O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
     if (!fd.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", temp));
     FT_RETURN_IF_ERROR(WriteAll(fd.get(), bytes), temp);
-    if (fsync(fd.get()) != 0) {
-      return ErrnoStatus(errno, absl::StrCat("fsync ", temp));
-    }
-    return absl::OkStatus();
+    Pass(Failpoint::kAtomicWritten);
+    return Sync(fd.get(), temp);
   };
   absl::Status status = write_temp();
-  if (status.ok() && rename(temp.c_str(), path.c_str()) != 0) {
+  Pass(Failpoint::kAtomicSynced);
+  if (status.ok() && Files().Rename(temp.c_str(), path.c_str()) != 0) {
     status = ErrnoStatus(errno, absl::StrCat("rename ", temp, " to ", path));
   }
   if (!status.ok()) {
-    unlink(temp.c_str());
+    Files().Unlink(temp.c_str());
     return status;
   }
+  Pass(Failpoint::kAtomicRenamed);
   return SyncDir(DirName(path));
+}
+
+absl::Status RemoveTemporaries(const std::string& path) {
+  FT_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                      ListDir(DirName(path)));
+  const std::string prefix = absl::StrCat(BaseName(path), kTemporarySuffix);
+  for (const std::string& name : names) {
+    if (!absl::StartsWith(name, prefix)) continue;
+    FT_RETURN_IF_ERROR(RemoveFile(JoinPath(DirName(path), name)));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status SyncFile(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", path));
-  if (fsync(fd.get()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("fsync ", path));
-  }
-  return absl::OkStatus();
+  return Sync(fd.get(), path);
 }
 
 absl::Status SyncDir(const std::string& path) {
@@ -96,9 +122,11 @@ absl::Status MakeDirs(const std::string& path, int mode) {
   std::string made;
   for (const absl::string_view part : absl::StrSplit(path, '/')) {
     absl::StrAppend(&made, made.empty() && part.empty() ? "" : part, "/");
-    if (part.empty()) continue;
-    if (mkdir(made.c_str(), static_cast<mode_t>(mode)) != 0 &&
-        errno != EEXIST) {
+    if (part.empty() || IsDirectory(made)) continue;
+    if (Files().MakeDir(made.c_str(), static_cast<mode_t>(mode)) == 0) {
+      const absl::string_view folder(made.data(), made.size() - 1);
+      FT_RETURN_IF_ERROR(SyncDir(DirName(folder)));
+    } else if (errno != EEXIST) {
       return ErrnoStatus(errno, absl::StrCat("mkdir ", made));
     }
   }
@@ -110,21 +138,34 @@ absl::Status MakeDirs(const std::string& path, int mode) {
 }
 
 absl::Status RemoveTree(const std::string& path) {
-  std::error_code error;
-  std::filesystem::remove_all(path, error);
-  if (error) return ErrnoStatus(error.value(), absl::StrCat("remove ", path));
+  struct stat info;
+  if (lstat(path.c_str(), &info) != 0) {
+    if (errno == ENOENT) return absl::OkStatus();
+    return ErrnoStatus(errno, absl::StrCat("remove ", path));
+  }
+  if (!S_ISDIR(info.st_mode)) return RemoveFile(path);
+  const absl::StatusOr<std::vector<std::string>> names = ListDir(path);
+  // Another process may be faster; what matters is that it is gone.
+  if (absl::IsNotFound(names.status())) return absl::OkStatus();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    FT_RETURN_IF_ERROR(RemoveTree(JoinPath(path, name)));
+  }
+  if (Files().RemoveDir(path.c_str()) != 0 && errno != ENOENT) {
+    return ErrnoStatus(errno, absl::StrCat("remove ", path));
+  }
   return absl::OkStatus();
 }
 
 absl::Status RemoveFile(const std::string& path) {
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+  if (Files().Unlink(path.c_str()) != 0 && errno != ENOENT) {
     return ErrnoStatus(errno, absl::StrCat("remove ", path));
   }
   return absl::OkStatus();
 }
 
 absl::Status RenameDurably(const std::string& from, const std::string& to) {
-  if (rename(from.c_str(), to.c_str()) != 0) {
+  if (Files().Rename(from.c_str(), to.c_str()) != 0) {
     return ErrnoStatus(errno, absl::StrCat("rename ", from, " to ", to));
   }
   FT_RETURN_IF_ERROR(SyncDir(DirName(to)));

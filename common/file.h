@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Files whose loss would matter: read with a limit, written so that after a
-// crash either the old or the new content is there, never a part.
+// crash either the old or the new content is there, never a part. All writing
+// goes through env.h.
 
 #pragma once
 
@@ -52,8 +53,20 @@ absl::StatusOr<std::string> ReadFile(const std::string& path,
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view bytes,
                              int mode = 0644);
 
+// Removes what a WriteFileAtomic of `path` left that was killed. Only while
+// nobody writes there.
+absl::Status RemoveTemporaries(const std::string& path);
+
 // Writes all of `bytes` at the descriptor's position.
 absl::Status WriteAll(int fd, absl::string_view bytes);
+
+// fsync of an open file or folder; `path` is for the message. After a failure
+// nobody can say what is on the disk, and a second fsync that succeeds says
+// nothing: a daemon ends and recovers from what was durable before.
+absl::Status Sync(int fd, absl::string_view path);
+
+// What Sync calls before it returns an error. Default: nothing.
+void SetSyncFailureHandler(void (*handler)(const absl::Status&));
 
 // fsync of the folder, so that renames in it are durable.
 absl::Status SyncDir(const std::string& path);
@@ -61,7 +74,7 @@ absl::Status SyncDir(const std::string& path);
 // fsync of one file.
 absl::Status SyncFile(const std::string& path);
 
-// Makes the folder and those above it. OK if it exists.
+// Makes the folder and those above it, durably. OK if it exists.
 absl::Status MakeDirs(const std::string& path, int mode = 0755);
 
 // Removes a folder and all in it, following no symbolic link. OK if missing.

@@ -6,12 +6,14 @@
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/file.h"
 
 namespace ft {
 
@@ -53,12 +55,33 @@ class FrameReader {
   FrameDecoder decoder_;
 };
 
+// Over a socket whose other end may send descriptors along.
+class FrameAndFdReader {
+ public:
+  explicit FrameAndFdReader(int fd) : fd_(fd) {}
+
+  // As FrameReader::Read. A descriptor that came with a message is there when
+  // the message is.
+  absl::StatusOr<std::string> Read();
+
+  // The oldest descriptor that came; closed if none did.
+  UniqueFd TakeDescriptor();
+
+ private:
+  const int fd_;
+  FrameDecoder decoder_;
+  std::deque<UniqueFd> descriptors_;
+};
+
 class FrameWriter {
  public:
   explicit FrameWriter(int fd) : fd_(fd) {}
 
   // INVALID_ARGUMENT: the message is too large; nothing was written.
   absl::Status Write(absl::string_view message);
+
+  // Sends a duplicate of `descriptor` along. REQUIRES: a Unix socket
+  absl::Status WriteWithFd(absl::string_view message, int descriptor);
 
  private:
   const int fd_;

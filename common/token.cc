@@ -62,6 +62,7 @@ absl::StatusOr<std::string> ReadTokenFile(const std::string& path) {
 absl::StatusOr<std::string> ReadOrMakeTokenFile(const std::string& path) {
   if (!Exists(path)) {
     FT_RETURN_IF_ERROR(MakeDirs(DirName(path), 0700));
+    FT_RETURN_IF_ERROR(RemoveTemporaries(path));
     FT_RETURN_IF_ERROR(WriteFileAtomic(path, MakeToken() + "\n", 0600));
   }
   return ReadTokenFile(path);

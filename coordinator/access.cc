@@ -19,6 +19,7 @@ constexpr Row kTable[] = {
     {"/ft.v1.AdminService/GetServerInfo", true, false},
     {"/ft.v1.AdminService/ListModels", true, false},
     {"/ft.v1.AdminService/ListWorkers", true, false},
+    {"/ft.v1.AdminService/ReleaseWorker", true, false},
 
     {"/ft.v1.ArtifactService/BeginUpload", true, true},
     {"/ft.v1.ArtifactService/CommitArtifact", true, true},
@@ -38,6 +39,7 @@ constexpr Row kTable[] = {
     {"/ft.v1.JobService/ListEvents", true, false},
     {"/ft.v1.JobService/ListJobs", true, false},
     {"/ft.v1.JobService/ListMetrics", true, false},
+    {"/ft.v1.JobService/ResumeJob", true, false},
     {"/ft.v1.JobService/TailLogs", true, false},
     {"/ft.v1.JobService/WatchJob", true, false},
 

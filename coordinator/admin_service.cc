@@ -30,6 +30,14 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
                  [&](auto done) { done(book_.ListWorkers()); });
   }
 
+  grpc::ServerUnaryReactor* ReleaseWorker(
+      Context* context, const v1::ReleaseWorkerRequest* request,
+      v1::WorkerInfo* worker) override {
+    return Unary(context, worker, "ReleaseWorker", metrics_, [&](auto done) {
+      book_.ReleaseWorker(CallerOf(*context), *request, std::move(done));
+    });
+  }
+
   grpc::ServerUnaryReactor* ListModels(
       Context* context, const v1::ListModelsRequest*,
       v1::ListModelsResponse* response) override {

@@ -13,6 +13,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/env.h"
+#include "common/failpoint.h"
+#include "common/no_space.h"
 #include "common/status.h"
 #include "coordinator/reasons.h"
 
@@ -41,6 +44,14 @@ absl::Status NoBlob(const std::string& sha256) {
                      absl::StrCat("no blob ", sha256));
 }
 
+// An error of the disk as the caller is told it.
+absl::Status Told(const absl::Status& error) {
+  if (!IsNoSpace(error)) return error;
+  return ReasonError(
+      absl::StatusCode::kResourceExhausted, v1::REASON_STORE_FULL,
+      absl::StrCat("the coordinator's disk is full: ", error.message()));
+}
+
 absl::Time ModifiedAt(const struct stat& info) {
   return absl::TimeFromTimespec(info.st_mtim);
 }
@@ -66,6 +77,14 @@ absl::StatusOr<std::unique_ptr<BlobFiles>> BlobFiles::Open(
     const std::string& blob_dir, const std::string& upload_dir) {
   FT_RETURN_IF_ERROR(MakeDirs(blob_dir, 0700));
   FT_RETURN_IF_ERROR(MakeDirs(upload_dir, 0700));
+  // A process that died between a rename and its sync left a blob that is seen,
+  // but may not be durable.
+  FT_ASSIGN_OR_RETURN(const std::vector<std::string> folders,
+                      ListDir(blob_dir));
+  for (const std::string& folder : folders) {
+    FT_RETURN_IF_ERROR(SyncDir(JoinPath(blob_dir, folder)));
+  }
+  FT_RETURN_IF_ERROR(SyncDir(blob_dir));
   return std::unique_ptr<BlobFiles>(new BlobFiles(blob_dir, upload_dir));
 }
 
@@ -162,16 +181,20 @@ absl::StatusOr<std::shared_ptr<BlobFiles::Upload>> BlobFiles::FindOrOpen(
   upload->sha256 = request.sha256();
   upload->bytes = request.bytes();
   upload->writer = {request.job_id(), request.epoch()};
-  FT_RETURN_IF_ERROR(Resume(UploadPath(upload_id), *upload));
+  if (const absl::Status opened = Resume(UploadPath(upload_id), *upload);
+      !opened.ok()) {
+    return Told(opened);
+  }
   uploads_[upload_id] = upload;
+  Pass(Failpoint::kUploadBegun);
   return upload;
 }
 
 // Opens the upload's file and takes up what an earlier process wrote.
 absl::Status BlobFiles::Resume(const std::string& path, Upload& upload) {
   absl::MutexLock hold(&upload.mutex);
-  upload.file = UniqueFd(
-      ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  upload.file = UniqueFd(Files().Open(
+      path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!upload.file.is_open()) return ErrnoStatus(errno, path);
   while (true) {
     FT_ASSIGN_OR_RETURN(const std::string bytes,
@@ -182,7 +205,8 @@ absl::Status BlobFiles::Resume(const std::string& path, Upload& upload) {
     upload.offset += static_cast<int64_t>(bytes.size());
   }
   if (upload.offset > upload.bytes) {  // Another size was said before.
-    if (::ftruncate(upload.file.get(), 0) != 0) return ErrnoStatus(errno, path);
+    if (Files().Truncate(upload.file.get(), 0) != 0)
+      return ErrnoStatus(errno, path);
     upload.offset = 0;
     upload.digest = Sha256();
   }
@@ -221,9 +245,12 @@ absl::StatusOr<int64_t> BlobFiles::Write(const v1::WriteRequest& request) {
   if (::lseek(upload->file.get(), upload->offset, SEEK_SET) < 0) {
     return ErrnoStatus(errno, "upload");
   }
-  FT_RETURN_IF_ERROR(WriteAll(upload->file.get(), data), "upload");
+  if (const absl::Status put = WriteAll(upload->file.get(), data); !put.ok()) {
+    return Told(put);
+  }
   upload->digest.Update(data);
   upload->offset += size;
+  Pass(Failpoint::kUploadWritten);
   return upload->offset;
 }
 
@@ -269,20 +296,25 @@ absl::StatusOr<v1::FinishUploadResponse> BlobFiles::Finish(
                            absl::StrCat("the bytes have digest ", digest,
                                         ", not ", upload.sha256));
     } else {
-      status = MakeDirs(DirName(BlobPath(digest)), 0700);
-      if (status.ok() && ::fsync(upload.file.get()) != 0) {
-        status = ErrnoStatus(errno, path);
-      }
-      if (status.ok()) status = RenameDurably(path, BlobPath(digest));
-      if (status.ok()) status = SyncDir(blob_dir_);
+      Pass(Failpoint::kBlobChecked);
+      status = Sync(upload.file.get(), path);
+      Pass(Failpoint::kBlobSynced);
+      if (status.ok()) status = Publish(path, BlobPath(digest));
     }
   }
   absl::MutexLock hold(&mutex_);
   uploads_.erase(upload_id);
-  if (!status.ok()) return status;
+  if (!status.ok()) return Told(status);
   response.set_sha256(upload.sha256);
   response.set_bytes(upload.bytes);
   return response;
+}
+
+absl::Status BlobFiles::Publish(const std::string& path,
+                                const std::string& blob_path) {
+  absl::MutexLock hold(&blob_mutex_);
+  FT_RETURN_IF_ERROR(MakeDirs(DirName(blob_path), 0700));
+  return RenameDurably(path, blob_path);
 }
 
 absl::StatusOr<BlobDesk::Writer> BlobFiles::WriterOf(
@@ -335,6 +367,7 @@ absl::StatusOr<int> BlobFiles::SweepBlobs(
     if (::stat(path.c_str(), &info) != 0 || ModifiedAt(info) >= before) {
       continue;
     }
+    Pass(Failpoint::kSweepBlob);
     FT_RETURN_IF_ERROR(RemoveFile(path));
     ++removed;
   }

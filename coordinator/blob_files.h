@@ -74,13 +74,16 @@ class BlobFiles : public BlobDesk {
       const std::string& upload_id, const v1::BeginUploadRequest& request);
   absl::StatusOr<std::shared_ptr<Upload>> Find(const std::string& upload_id);
   absl::Status Resume(const std::string& path, Upload& upload);
+  // Durably renames a whole upload to its blob.
+  absl::Status Publish(const std::string& path, const std::string& blob_path);
   absl::StatusOr<int> SweepBlobs(const std::string& folder,
                                  const std::set<std::string>& referenced,
                                  absl::Time before);
 
   const std::string blob_dir_;
   const std::string upload_dir_;
-  absl::Mutex blob_mutex_;  // A blob is not asked for while it is removed.
+  // A blob is not asked for while it is removed, nor before it is durable.
+  absl::Mutex blob_mutex_;
   absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<Upload>> uploads_
       ABSL_GUARDED_BY(mutex_);

@@ -24,6 +24,8 @@ enum class Method {
   kDeleteJob = 3,
   kCommitArtifact = 4,
   kDeleteArtifact = 5,
+  kResumeJob = 6,
+  kReleaseWorker = 7,
 };
 
 // A mutation as its caller names it.
@@ -57,6 +59,11 @@ struct CancelCommand {
   std::string job_id;
 };
 
+struct ResumeCommand {
+  Request request;
+  std::string job_id;
+};
+
 struct DeleteCommand {
   Request request;
   std::string job_id;
@@ -72,6 +79,11 @@ struct CommitArtifactCommand {
 struct DeleteArtifactCommand {
   Request request;
   std::string name;
+};
+
+struct ReleaseWorkerCommand {
+  Request request;
+  std::string worker_id;
 };
 
 // A message of a worker's stream; Attach is the first of each session.
@@ -110,10 +122,10 @@ struct ScheduleCommand {};
 struct Command {
   // Names the waiting caller in the Reply effect; 0: nobody waits.
   uint64_t ticket = 0;
-  std::variant<SubmitCommand, CancelCommand, DeleteCommand,
-               CommitArtifactCommand, DeleteArtifactCommand, WorkerCommand,
-               DetachCommand, ProgressCommand, DivergedCommand, TickCommand,
-               ScheduleCommand>
+  std::variant<SubmitCommand, CancelCommand, ResumeCommand, DeleteCommand,
+               CommitArtifactCommand, DeleteArtifactCommand,
+               ReleaseWorkerCommand, WorkerCommand, DetachCommand,
+               ProgressCommand, DivergedCommand, TickCommand, ScheduleCommand>
       what;
 };
 

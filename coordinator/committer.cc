@@ -6,9 +6,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/status.h"
-#include "coordinator/reasons.h"
+#include "coordinator/dropped_decision.h"
 
 namespace ft {
 namespace {
@@ -147,6 +148,7 @@ void Committer::CommitBatch(std::vector<Decision> batch) {
   }
   if (has_records) {
     const absl::Duration before = clock_.Monotonic();
+    Pass(Failpoint::kCommitBegins);
     const absl::Status status = store_.Commit(batch);
     is_store_writable_ = status.ok();
     if (IsFull(status)) {
@@ -157,11 +159,13 @@ void Committer::CommitBatch(std::vector<Decision> batch) {
       sink_.Fatal(status);
       return;
     }
+    Pass(Failpoint::kCommitDurable);
     sink_.Committed(clock_.Monotonic() - before, batch.size());
   }
   for (Decision& decision : batch) {
     for (Effect& effect : decision.effects) sink_.Release(std::move(effect));
   }
+  if (has_records) Pass(Failpoint::kCommitTold);
   if (clock_.Now() >= next_prune_) {
     next_prune_ = clock_.Now() + absl::Hours(1);
     const absl::Status pruned =
@@ -188,34 +192,12 @@ void Committer::DropAndReload(std::vector<Decision> batch,
     sink_.Fatal(snapshot.status());
     return;
   }
-  for (const Decision& decision : batch) Drop(decision, error);
-  core_.Reload(*std::move(snapshot), clock_.Now());
-}
-
-void Committer::Drop(const Decision& decision, const absl::Status& error) {
-  for (const Effect& effect : decision.effects) {
-    if (const auto* reply = std::get_if<Reply>(&effect)) {
-      Reply refusal{
-          .ticket = reply->ticket,
-          .status = ReasonError(absl::StatusCode::kResourceExhausted,
-                                v1::REASON_STORE_FULL,
-                                absl::StrCat("the coordinator's disk is full: ",
-                                             error.message()))};
-      sink_.Release(std::move(refusal));
-    } else if (const auto* message = std::get_if<ToWorker>(&effect);
-               message != nullptr && message->message.has_attached()) {
-      // The worker attaches again and tells all it holds.
-      sink_.Release(CloseSession{
-          message->session,
-          ReasonError(absl::StatusCode::kUnavailable, v1::REASON_NOT_READY,
-                      "the coordinator's disk is full")});
-    } else if (std::holds_alternative<FleetChanged>(effect) ||
-               std::holds_alternative<CloseSession>(effect) ||
-               (message != nullptr && message->message.has_heartbeat_reply() &&
-                decision.records.empty())) {
-      sink_.Release(effect);
+  for (const Decision& decision : batch) {
+    for (Effect& effect : EffectsOfDropped(decision, error)) {
+      sink_.Release(std::move(effect));
     }
   }
+  core_.Reload(*std::move(snapshot), clock_.Now());
 }
 
 }  // namespace ft

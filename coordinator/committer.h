@@ -65,7 +65,6 @@ class Committer {
   void RunStore();
   void CommitBatch(std::vector<Decision> batch);
   void DropAndReload(std::vector<Decision> batch, const absl::Status& error);
-  void Drop(const Decision& decision, const absl::Status& error);
   void Apply(const Command& command) ABSL_EXCLUSIVE_LOCKS_REQUIRED(core_mutex_);
 
   const Timers timers_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/failpoint.h"
 #include "common/file.h"
 #include "common/http_server.h"
 #include "common/log.h"
@@ -58,6 +59,8 @@ struct Coordinator::Parts {
 absl::Status Coordinator::Parts::OpenFiles() {
   const std::string& dir = config.data_dir;
   FT_RETURN_IF_ERROR(MakeDirs(dir, 0700));
+  // A process before us may have died between a folder and its sync.
+  FT_RETURN_IF_ERROR(SyncDir(DirName(dir)));
   FT_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(JoinPath(dir, "state")));
   const std::string token_dir = JoinPath(dir, "tokens");
   FT_RETURN_IF_ERROR(MakeDirs(token_dir, 0700));
@@ -72,7 +75,7 @@ absl::Status Coordinator::Parts::OpenFiles() {
   records = std::make_unique<RunRecords>(jobs_dir);
   FT_ASSIGN_OR_RETURN(
       blobs, BlobFiles::Open(JoinPath(dir, "blobs"), JoinPath(dir, "uploads")));
-  return absl::OkStatus();
+  return SyncDir(dir);
 }
 
 absl::Status Coordinator::Parts::StartCore() {
@@ -93,6 +96,7 @@ absl::Status Coordinator::Parts::StartCore() {
   });
   FT_ASSIGN_OR_RETURN(committer,
                       Committer::Start(config.timers, *store, clock, *router));
+  Pass(Failpoint::kCoordinatorLoaded);
   book = std::make_unique<JobBook>(JobBook::Parts{.store = *store,
                                                   .committer = *committer,
                                                   .router = *router,
@@ -103,7 +107,7 @@ absl::Status Coordinator::Parts::StartCore() {
                                                   .blobs = *blobs,
                                                   .pool = *pool});
   artifacts = MakeArtifactService(*book, *blobs, *artifact_pool, metrics);
-  janitor = std::make_unique<Janitor>(*store, *blobs, JanitorOptions());
+  janitor = std::make_unique<Janitor>(*store, *blobs, config.janitor);
   return absl::OkStatus();
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "coordinator/janitor.h"
 #include "coordinator/job_book.h"
 #include "coordinator/timers.h"
 
@@ -22,6 +23,7 @@ struct CoordinatorConfig {
   std::string worker_address = "127.0.0.1:7444";
   std::string http_address = "127.0.0.1:7490";
   Timers timers;
+  JanitorOptions janitor;
 
   // Called when the store can no longer be trusted; must end the process.
   std::function<void(const absl::Status&)> on_fatal;

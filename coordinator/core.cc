@@ -12,8 +12,9 @@
 namespace ft {
 namespace {
 
-// A committed reply is found in the store; these bridge the time until then.
-constexpr absl::Duration kRecentReplies = absl::Seconds(30);
+// What is committed is found in the store; core's own memory bridges the time
+// until then.
+constexpr absl::Duration kRecent = absl::Seconds(30);
 
 }  // namespace
 
@@ -69,6 +70,17 @@ void Core::Install(Snapshot snapshot) {
   for (const Snapshot::SpoolMark& mark : snapshot.spool_marks) {
     spool_marks_[{mark.epoch, mark.worker_id}] = mark.seq;
   }
+  std::set<std::string> marked;
+  for (const auto& [worker_id, marks] : health_.marks()) {
+    marked.insert(worker_id);
+  }
+  health_.Install(snapshot.workers);
+  for (const auto& [worker_id, marks] : health_.marks()) {
+    marked.insert(worker_id);
+  }
+  for (const std::string& worker_id : marked) {
+    fleet_.SetMarks(worker_id, health_.MarksOf(worker_id), clock_.now());
+  }
   last_submit_seq_ = std::max(last_submit_seq_, snapshot.last_submit_seq);
   wants_schedule_ = true;
 }
@@ -121,10 +133,15 @@ void Core::InstallJob(Snapshot::LiveJob row,
     live.attempt->stopping = false;
     live.avoid_workers = known->second.avoid_workers;
   } else {
-    live.attempt.emplace();
+    live.attempt = LiveAttempt();
     live.attempt->epoch = attempt.epoch();
-    for (const std::string& worker_id : workers) {
-      live.attempt->members.push_back({.worker_id = worker_id});
+    const auto ended = recent_ends_.find(attempt.epoch());
+    if (ended != recent_ends_.end()) {
+      live.attempt->members = ended->second.members;
+    } else {
+      for (const std::string& worker_id : workers) {
+        live.attempt->members.push_back({.worker_id = worker_id});
+      }
     }
   }
   if (status.state() == v1::JOB_STATE_STARTING) {
@@ -162,6 +179,7 @@ void Core::Flush() {
   }
   dirty_jobs_.clear();
   dirty_attempts_.clear();
+  if (fleet_.TakeReplan()) wants_schedule_ = true;
   if (fleet_.TakeChanged()) {
     auto workers = std::make_shared<std::vector<v1::WorkerInfo>>();
     for (const auto& [worker_id, worker] : fleet_.workers()) {
@@ -180,7 +198,7 @@ void Core::Answer(const Request& request, std::string response) {
     const StoredReply reply{.key = request.key, .reply = response};
     Write(PutReply{.reply = reply, .at = now_});
     recent_replies_[{request.key.principal, request.key.request_id}] =
-        RecentReply{.reply = reply, .at = now_};
+        RecentReply{.reply = reply, .at = clock_.now()};
   }
   if (ticket_ != 0) {
     Emit(Reply{.ticket = ticket_, .response = std::move(response)});
@@ -238,9 +256,18 @@ absl::Status Core::Move(LiveJob& live, JobEvent event) {
         {"from", std::string(ShortName(from))},
         {"to", std::string(ShortName(*to))}};
     if (!status.reason().empty()) fields["reason"] = status.reason();
+    if (!status.message().empty()) fields["message"] = status.message();
+    if (status.has_not_before()) {
+      fields["not_before_us"] =
+          absl::StrCat(absl::ToUnixMicros(FromProto(status.not_before())));
+    }
+    fields["without_progress"] =
+        absl::StrCat(status.attempts_without_progress());
     AddEvent(live, v1::EVENT_KIND_STATE_CHANGED,
              leases_.EpochOf(live.job.job_id()),
-             absl::StrCat(ShortName(from), " -> ", ShortName(*to)), fields);
+             absl::StrCat(ShortName(from), " -> ", ShortName(*to),
+                          status.reason().empty() ? "" : ": ", status.reason()),
+             fields);
   }
   Count(Observation::Kind::kTransition, ShortName(from), ShortName(*to));
   Touch(live);
@@ -304,7 +331,10 @@ void Core::On(const TickCommand&) {
     }
   }
   std::erase_if(recent_replies_, [this](const auto& entry) {
-    return now_ - entry.second.at > kRecentReplies;
+    return clock_.now() - entry.second.at > kRecent;
+  });
+  std::erase_if(recent_ends_, [this](const auto& entry) {
+    return clock_.now() - entry.second.at > kRecent;
   });
   if (clock_.now() >= next_expiry_) {
     next_expiry_ = clock_.now() + absl::Minutes(1);

@@ -27,6 +27,7 @@
 #include "coordinator/rendezvous.h"
 #include "coordinator/retry_policy.h"
 #include "coordinator/timers.h"
+#include "coordinator/worker_health.h"
 
 namespace ft {
 
@@ -116,6 +117,7 @@ class Core {
   // core_jobs.cc
   void On(const SubmitCommand& submit);
   void On(const CancelCommand& cancel);
+  void On(const ResumeCommand& resume);
   void On(const DeleteCommand& erase);
   void On(const ProgressCommand& progress);
   void On(const DivergedCommand& diverged);
@@ -130,16 +132,24 @@ class Core {
   std::vector<WorkerOffer> Offers() const;
   void Place(LiveJob& live, const Gang& gang);
   void ChooseSource(LiveJob& live, v1::Attempt& attempt);
+  std::vector<int64_t> SnapshotsOn(const std::string& job_id,
+                                   const v1::Placement& placement) const;
+  bool WantsSnapshots(const std::string& job_id,
+                      const std::string& worker_id) const;
   void OrderStart(LiveJob& live, const Member& member);
   void StopRest(LiveJob& live, absl::string_view why);
+  void ChangeAttempt(LiveJob& live, v1::AttemptState state,
+                     const std::string& what);
   void MemberEnded(LiveJob& live, Member& member, v1::AttemptEnded end);
   void Evaluate(LiveJob& live);
   void OpenBarrier(LiveJob& live);
   void Finalize(LiveJob& live);
   void FinishAttempt(LiveJob& live);
   AttemptOutcome RecordEnd(LiveJob& live);
+  void Judge(LiveJob& live, const AttemptOutcome& outcome);
   void Recover(LiveJob& live, const RetryVerdict& verdict,
                const AttemptOutcome& outcome);
+  void Hold(LiveJob& live, const RetryVerdict& verdict);
   void CheckDeadlines(LiveJob& live);
   void FenceSilent(LiveJob& live);
   void TimeOutStart(LiveJob& live);
@@ -162,6 +172,9 @@ class Core {
   void OnRendezvousGet(uint64_t session, const std::string& worker_id,
                        const v1::RendezvousGet& get);
   void OnDrain(const std::string& worker_id);
+  void On(const ReleaseWorkerCommand& release);
+  void BlameWorkers(LiveJob& live, int64_t step);
+  void SuspectAfterHang(const std::string& worker_id);
   void LoseWorker(const std::string& worker_id, v1::AttemptCause cause,
                   const std::string& message);
   void Fence(uint64_t session, const std::string& job_id, uint64_t epoch,
@@ -186,6 +199,7 @@ class Core {
   const Timers timers_;
   ObservedClock clock_;
   Fleet fleet_;
+  WorkerHealth health_;
   Rendezvous rendezvous_;
   LeaseTable leases_;
   std::string cluster_key_;
@@ -199,9 +213,17 @@ class Core {
   // Replies that a look into the store may not see yet.
   struct RecentReply {
     StoredReply reply;
-    absl::Time at;
+    absl::Time at;  // Observed clock.
   };
   std::map<std::pair<std::string, std::string>, RecentReply> recent_replies_;
+
+  // Facts about attempts that ended a moment ago: should that not have been
+  // committed, Reload draws the conclusion again.
+  struct RecentEnd {
+    std::vector<Member> members;
+    absl::Time at;  // Observed clock.
+  };
+  std::map<uint64_t, RecentEnd> recent_ends_;
 
   int64_t last_submit_seq_ = 0;
   uint32_t job_counter_ = 0;

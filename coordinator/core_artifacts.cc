@@ -118,6 +118,7 @@ void Core::CommitCheckpoint(const CommitArtifactCommand& commit,
            absl::StrCat("checkpoint of step ", step, " is durable"),
            {{"step", absl::StrCat(step)},
             {"artifact", name},
+            {"manifest", commit.commit.manifest_sha256()},
             {"bytes", absl::StrCat(artifact.bytes())}});
   KeepNewestCheckpoints(live);
   TouchAttempt(live);
@@ -150,7 +151,10 @@ void Core::CommitExport(const CommitArtifactCommand& commit, LiveJob& live) {
   status.set_artifact_manifest_sha256(commit.commit.manifest_sha256());
   AddEvent(live, v1::EVENT_KIND_ARTIFACT_PUBLISHED, commit.commit.epoch(),
            absl::StrCat("published as ", name),
-           {{"artifact", name}, {"bytes", absl::StrCat(artifact.bytes())}});
+           {{"artifact", name},
+            {"manifest", commit.commit.manifest_sha256()},
+            {"bytes", absl::StrCat(artifact.bytes())}});
+  const std::vector<Member> members_before = live.attempt->members;
   for (Member& member : live.attempt->members) {
     if (member.phase == Member::Phase::kEnded) continue;
     v1::AttemptEnded end;
@@ -163,7 +167,8 @@ void Core::CommitExport(const CommitArtifactCommand& commit, LiveJob& live) {
     member.end->clear_message();
   }
   RecordEnd(live);
-  AttemptOf(live).clear_failed_worker_id();
+  // Not committed, the publisher tries again; nobody has ended.
+  recent_ends_[commit.commit.epoch()].members = members_before;
   status.set_attempts_without_progress(0);
   FT_CHECK(Move(live, JobEvent::kPublished).ok());
   fleet_.Release(live.job.job_id());

@@ -3,11 +3,13 @@
 // Attempts: from the plan to the end of the last rank.
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/digest.h"
+#include "coordinator/attempt_facts.h"
 #include "coordinator/core.h"
 #include "coordinator/proto_time.h"
 
@@ -18,14 +20,6 @@ bool SameBits(const v1::JobSpec& spec) {
   const v1::Determinism& determinism = spec.determinism();
   const bool strict = !determinism.has_strict() || determinism.strict();
   return strict && determinism.isa() != v1::ISA_CHOICE_AVX2;
-}
-
-AttemptOutcome OutcomeOf(const v1::Attempt& attempt) {
-  return {.cause = attempt.cause(),
-          .status_code = attempt.status_code(),
-          .signal = attempt.signal(),
-          .worker_id = attempt.failed_worker_id(),
-          .last_step = attempt.last_step()};
 }
 
 v1::AttemptEnded EndedBy(v1::AttemptCause cause, std::string message) {
@@ -121,6 +115,10 @@ void Core::Place(LiveJob& live, const Gang& gang) {
   attempt.set_number(status.attempts_size());
   attempt.set_state(v1::ATTEMPT_STATE_LEASED);
   *attempt.mutable_placement() = gang.placement;
+  if (attempt.number() > 1) {
+    KeepRanks(status.attempts(attempt.number() - 2).placement(),
+              *attempt.mutable_placement());
+  }
   *attempt.mutable_started() = ToProto(now_);
   attempt.set_isa_class(gang.isa_class);
   ChooseSource(live, attempt);
@@ -130,20 +128,21 @@ void Core::Place(LiveJob& live, const Gang& gang) {
           absl::ToDoubleSeconds(now_ - FromProto(status.created())));
   }
   status.clear_not_before();
+  live.not_before = absl::InfinitePast();
   live.job.mutable_spec()->mutable_model()->set_digest(gang.model_digest);
   live.hold_until = absl::InfiniteFuture();
   live.avoid_workers.clear();
 
-  LiveAttempt& started = live.attempt.emplace();
+  LiveAttempt& started = *(live.attempt = LiveAttempt());
   started.epoch = epoch;
   started.deadline = clock_.now() + timers_.start_timeout;
-  for (const v1::RankPlacement& rank : gang.placement.ranks()) {
+  for (const v1::RankPlacement& rank : attempt.placement().ranks()) {
     if (started.members.empty() ||
         started.members.back().worker_id != rank.worker_id()) {
       started.members.push_back({.worker_id = rank.worker_id()});
     }
   }
-  fleet_.Occupy(job_id, epoch, gang.placement);
+  fleet_.Occupy(job_id, epoch, attempt.placement());
   AddEvent(
       live, v1::EVENT_KIND_ATTEMPT_STARTED, epoch,
       absl::StrCat("attempt ", attempt.number(), " on ", started.members.size(),
@@ -152,26 +151,15 @@ void Core::Place(LiveJob& live, const Gang& gang) {
                        ? absl::StrCat(" from step ", attempt.source_step())
                        : ""),
       {{"number", absl::StrCat(attempt.number())},
-       {"source_step", absl::StrCat(attempt.source_step())}});
+       {"source_step", absl::StrCat(attempt.source_step())},
+       {"source_manifest", attempt.source_manifest_sha256()},
+       {"isa_class", attempt.isa_class()},
+       {"model_digest", gang.model_digest},
+       {"placement", TextOf(attempt.placement())}});
   FT_CHECK(Move(live, JobEvent::kPlace).ok());
   Count(Observation::Kind::kPlaced);
   TouchAttempt(live);
   for (const Member& member : started.members) OrderStart(live, member);
-}
-
-// The newest durable checkpoint; after DATA_LOSS the one before it.
-void Core::ChooseSource(LiveJob& live, v1::Attempt& attempt) {
-  const v1::JobStatus& status = live.job.status();
-  attempt.set_source_manifest_sha256(status.checkpoint_manifest_sha256());
-  attempt.set_source_step(status.checkpoint_step());
-  if (!std::exchange(live.skip_newest_checkpoint, false)) return;
-  attempt.clear_source_manifest_sha256();
-  attempt.clear_source_step();
-  const std::vector<std::string> names = CheckpointsOf(live.job.job_id());
-  if (names.size() < 2) return;
-  const KnownArtifact& before = artifacts_.at(names[names.size() - 2]);
-  attempt.set_source_manifest_sha256(before.manifest_sha256);
-  attempt.set_source_step(before.step);
 }
 
 void Core::OrderStart(LiveJob& live, const Member& member) {
@@ -184,6 +172,7 @@ void Core::OrderStart(LiveJob& live, const Member& member) {
   *start.mutable_placement() = attempt.placement();
   start.set_source_manifest_sha256(attempt.source_manifest_sha256());
   start.set_source_step(attempt.source_step());
+  *start.mutable_source_snapshot_steps() = attempt.source_snapshot_steps();
   // The same for the whole gang, also when the order is sent again after a
   // restart, and never stored.
   start.set_secret(
@@ -198,8 +187,8 @@ void Core::StopRest(LiveJob& live, absl::string_view why) {
   LiveAttempt& attempt = *live.attempt;
   attempt.stopping = true;
   attempt.deadline = clock_.now() + timers_.stop_grace;
-  AttemptOf(live).set_state(v1::ATTEMPT_STATE_DRAINING);
-  TouchAttempt(live);
+  ChangeAttempt(live, v1::ATTEMPT_STATE_DRAINING,
+                absl::StrCat("is being stopped: ", why));
   for (const Member& member : attempt.members) {
     if (member.phase == Member::Phase::kEnded) continue;
     v1::ConnectResponse order;
@@ -208,6 +197,18 @@ void Core::StopRest(LiveJob& live, absl::string_view why) {
     order.mutable_stop()->set_reason(std::string(why));
     SendTo(member.worker_id, std::move(order));
   }
+}
+
+// Says the new state of the live attempt, which no change of the job's says.
+void Core::ChangeAttempt(LiveJob& live, v1::AttemptState state,
+                         const std::string& what) {
+  v1::Attempt& attempt = AttemptOf(live);
+  if (attempt.state() == state) return;
+  attempt.set_state(state);
+  TouchAttempt(live);
+  AddEvent(live, v1::EVENT_KIND_ATTEMPT_CHANGED, attempt.epoch(),
+           absl::StrCat("attempt ", attempt.number(), " ", what),
+           {{"state", std::string(ShortName(state))}});
 }
 
 void Core::MemberEnded(LiveJob& live, Member& member, v1::AttemptEnded end) {
@@ -277,6 +278,7 @@ void Core::Finalize(LiveJob& live) {
   live.attempt->deadline = absl::InfiniteFuture();
   fleet_.Release(live.job.job_id());
   TouchAttempt(live);
+  BlameWorkers(live, std::numeric_limits<int64_t>::max());
   v1::ConnectResponse order;
   order.mutable_publish()->set_job_id(live.job.job_id());
   order.mutable_publish()->set_epoch(live.attempt->epoch);
@@ -306,16 +308,16 @@ AttemptOutcome Core::RecordEnd(LiveJob& live) {
   attempt.set_message(first->message());
   attempt.set_status_code(outcome.status_code);
   attempt.set_signal(outcome.signal);
-  attempt.set_failed_worker_id(outcome.worker_id);
+  if (outcome.cause != v1::ATTEMPT_CAUSE_COMPLETED) {
+    attempt.set_failed_worker_id(outcome.worker_id);
+  }
+  KeepExitReport(*first, attempt);
   *attempt.mutable_ended() = ToProto(now_);
   AddEvent(live, v1::EVENT_KIND_ATTEMPT_ENDED, attempt.epoch(),
            absl::StrCat("attempt ", attempt.number(),
                         " ended: ", ShortName(outcome.cause),
                         first->message().empty() ? "" : ": ", first->message()),
-           {{"cause", std::string(ShortName(outcome.cause))},
-            {"worker", outcome.worker_id},
-            {"rank", absl::StrCat(first->rank())},
-            {"last_step", absl::StrCat(attempt.last_step())}});
+           FieldsOfEnd(attempt));
   Count(Observation::Kind::kAttemptEnded, ShortName(outcome.cause));
   leases_.End(live.job.job_id());
   Emit(LeaseChanged{live.job.job_id(), 0});
@@ -324,6 +326,8 @@ AttemptOutcome Core::RecordEnd(LiveJob& live) {
     return mark.first.first == attempt.epoch();
   });
   TouchAttempt(live);
+  recent_ends_[attempt.epoch()] = {.members = std::move(live.attempt->members),
+                                   .at = clock_.now()};
   live.attempt.reset();
   return outcome;
 }
@@ -331,9 +335,9 @@ AttemptOutcome Core::RecordEnd(LiveJob& live) {
 void Core::FinishAttempt(LiveJob& live) {
   const bool was_stopped = live.attempt->stopping;
   const AttemptOutcome outcome = RecordEnd(live);
-  const v1::Attempt& attempt = AttemptOf(live);
   v1::JobStatus& status = *live.job.mutable_status();
   wants_schedule_ = true;
+  status.clear_conditions();  // The next attempt tells its own.
   if (status.state() == v1::JOB_STATE_CANCELLING) {
     End(live, JobEvent::kAttemptEndedFail, "", "cancelled");
     return;
@@ -345,23 +349,38 @@ void Core::FinishAttempt(LiveJob& live) {
     fleet_.Release(live.job.job_id());
     return;
   }
+  if (outcome.cause == v1::ATTEMPT_CAUSE_RANK_HANG) {
+    SuspectAfterHang(outcome.worker_id);
+  }
+  Judge(live, outcome);
+}
 
-  const bool has_progress = status.checkpoint_step() > attempt.source_step();
+// Asks the retry policy what follows.
+void Core::Judge(LiveJob& live, const AttemptOutcome& outcome) {
+  v1::JobStatus& status = *live.job.mutable_status();
+  const v1::Attempt& attempt = AttemptOf(live);
+  const std::vector<int64_t> snapshots =
+      SnapshotsOn(live.job.job_id(), attempt.placement());
+  const int64_t newest = std::max(status.checkpoint_step(),
+                                  snapshots.empty() ? 0 : snapshots.front());
+  const bool has_progress = newest > attempt.source_step();
   status.set_attempts_without_progress(
       has_progress ? 0 : status.attempts_without_progress() + 1);
   RetryHistory history{.without_progress = status.attempts_without_progress()};
   const int32_t wanted = live.job.spec().retry().max_without_progress();
   if (wanted > 0) history.max_without_progress = wanted;
-  for (int i = 0; i + 1 < status.attempts_size(); ++i) {
+  for (int i = status.attempts_before_resume(); i + 1 < status.attempts_size();
+       ++i) {
     history.earlier.push_back(OutcomeOf(status.attempts(i)));
   }
   const RetryVerdict verdict =
       JudgeAttempt(outcome, history, live.job.job_id(), attempt.epoch());
   switch (verdict.action) {
     case RetryAction::kFail:
-    case RetryAction::kFailPoison:
-    case RetryAction::kFailNoProgress:
       End(live, JobEvent::kAttemptEndedFail, verdict.reason, attempt.message());
+      return;
+    case RetryAction::kHold:
+      Hold(live, verdict);
       return;
     default:
       Recover(live, verdict, outcome);
@@ -370,18 +389,29 @@ void Core::FinishAttempt(LiveJob& live) {
 
 void Core::Recover(LiveJob& live, const RetryVerdict& verdict,
                    const AttemptOutcome& outcome) {
-  FT_CHECK(Move(live, JobEvent::kAttemptEndedRetry).ok());
-  fleet_.Hold(live.job.job_id());
-  live.hold_until = clock_.now() + timers_.recovery_hold;
   live.not_before = clock_.now() + verdict.wait;
   if (verdict.wait > absl::ZeroDuration()) {
     *live.job.mutable_status()->mutable_not_before() =
         ToProto(now_ + verdict.wait);
   }
+  FT_CHECK(Move(live, JobEvent::kAttemptEndedRetry).ok());
+  fleet_.Hold(live.job.job_id());
+  live.hold_until = clock_.now() + timers_.recovery_hold;
   if (verdict.action == RetryAction::kRetryElsewhere) {
     live.avoid_workers.insert(outcome.worker_id);
   }
   live.skip_newest_checkpoint = verdict.action == RetryAction::kRetryEarlier;
+}
+
+// The job waits for a person; it keeps its checkpoints and no slot.
+void Core::Hold(LiveJob& live, const RetryVerdict& verdict) {
+  v1::JobStatus& status = *live.job.mutable_status();
+  const std::string& last = AttemptOf(live).message();
+  status.set_reason(verdict.reason);
+  status.set_message(
+      absl::StrCat(verdict.why, last.empty() ? "" : "; the last: ", last));
+  FT_CHECK(Move(live, JobEvent::kAttemptEndedHold).ok());
+  fleet_.Release(live.job.job_id());
 }
 
 void Core::CheckDeadlines(LiveJob& live) {

@@ -116,13 +116,15 @@ void Core::On(const CancelCommand& cancel) {
     AnswerError(NoSuchJob(cancel.job_id));
     return;
   }
+  v1::JobStatus& status = *live->job.mutable_status();
+  status.clear_reason();  // Of a HELD job.
+  if (!live->attempt.has_value()) status.set_message("cancelled");
   if (const absl::Status moved = Move(*live, JobEvent::kCancel); !moved.ok()) {
     AnswerError(moved);
     return;
   }
-  if (live->job.status().state() == v1::JOB_STATE_CANCELLED) {
+  if (status.state() == v1::JOB_STATE_CANCELLED) {
     fleet_.Release(cancel.job_id);
-    live->job.mutable_status()->set_message("cancelled");
   } else if (live->attempt.has_value() && !live->attempt->stopping) {
     StopRest(*live, "the job was cancelled");
   }
@@ -130,6 +132,35 @@ void Core::On(const CancelCommand& cancel) {
   v1::Job answer = live->job;
   answer.set_etag(live->job.etag() + 1);
   Answer(cancel.request, answer.SerializeAsString());
+}
+
+void Core::On(const ResumeCommand& resume) {
+  if (AnswerAgain(resume.request)) return;
+  if (const auto ended = ended_.find(resume.job_id); ended != ended_.end()) {
+    AnswerError(NextJobState(ended->second, JobEvent::kResume).status());
+    return;
+  }
+  LiveJob* live = FindJob(resume.job_id);
+  if (live == nullptr) {
+    AnswerError(NoSuchJob(resume.job_id));
+    return;
+  }
+  v1::JobStatus& status = *live->job.mutable_status();
+  if (const auto next = NextJobState(status.state(), JobEvent::kResume);
+      !next.ok()) {
+    Count(Observation::Kind::kIllegal);
+    AnswerError(next.status());
+    return;
+  }
+  // Whatever made it crash was looked at: the policy begins anew.
+  status.set_attempts_without_progress(0);
+  status.set_attempts_before_resume(status.attempts_size());
+  status.clear_reason();
+  status.clear_message();
+  FT_CHECK(Move(*live, JobEvent::kResume).ok());
+  v1::Job answer = live->job;
+  answer.set_etag(live->job.etag() + 1);
+  Answer(resume.request, answer.SerializeAsString());
 }
 
 void Core::On(const DeleteCommand& erase) {
@@ -171,6 +202,7 @@ void Core::On(const ProgressCommand& report) {
     v1::Attempt& attempt = AttemptOf(*live);
     if (attempt.first_step() == 0) attempt.set_first_step(step);
     attempt.set_last_step(std::max(attempt.last_step(), step));
+    BlameWorkers(*live, step);
   }
   if (report.evaluation.has_value()) {
     *status.mutable_evaluation() = *report.evaluation;

@@ -21,6 +21,23 @@ v1::AttemptEnded EndedBy(v1::AttemptCause cause, std::string message) {
   return end;
 }
 
+// Turns a condition on or off; whether that changed anything.
+bool SetCondition(v1::JobStatus& status, const std::string& type, bool is_on,
+                  const std::string& reason, absl::Time now) {
+  auto& conditions = *status.mutable_conditions();
+  const auto known = std::ranges::find(conditions, type, &v1::Condition::type);
+  if (is_on == (known != conditions.end())) return false;
+  if (is_on) {
+    v1::Condition& condition = *conditions.Add();
+    condition.set_type(type);
+    condition.set_reason(reason);
+    *condition.mutable_since() = ToProto(now);
+  } else {
+    conditions.erase(known);
+  }
+  return true;
+}
+
 }  // namespace
 
 void Core::On(const WorkerCommand& command) {
@@ -100,6 +117,8 @@ void Core::OnAttach(uint64_t session, const v1::Attach& attach) {
     (*attached.mutable_durable_event_seq())[attempt.epoch()] =
         mark == spool_marks_.end() ? 0 : mark->second;
   }
+  fleet_.SetSnapshots(worker_id,
+                      {attach.snapshots().begin(), attach.snapshots().end()});
   Emit(ToWorker{session, std::move(welcome)});
   wants_schedule_ = true;
   Reconcile(attach);
@@ -230,6 +249,11 @@ void Core::OnHeartbeat(uint64_t session, const std::string& worker_id,
       reply.add_valid_epochs(epoch);
     }
   }
+  fleet_.SetSnapshots(
+      worker_id, {heartbeat.snapshots().begin(), heartbeat.snapshots().end()});
+  for (const auto& [job_id, shards] : fleet_.Find(worker_id)->snapshots) {
+    if (WantsSnapshots(job_id, worker_id)) reply.add_kept_snapshot_jobs(job_id);
+  }
   Emit(ToWorker{session, std::move(answer)});
 }
 
@@ -253,8 +277,8 @@ void Core::OnUpdate(uint64_t session, const std::string& worker_id,
         return m.phase == Member::Phase::kOrdered;
       });
       if (all && AttemptOf(*live).state() == v1::ATTEMPT_STATE_LEASED) {
-        AttemptOf(*live).set_state(v1::ATTEMPT_STATE_STARTING);
-        TouchAttempt(*live);
+        ChangeAttempt(*live, v1::ATTEMPT_STATE_STARTING,
+                      "is taken; its ranks start");
       }
       break;
     }
@@ -271,6 +295,9 @@ void Core::OnUpdate(uint64_t session, const std::string& worker_id,
       member->phase = Member::Phase::kDone;
       break;
     case Update::kEnded:
+      fleet_.SetSnapshots(worker_id, update.job_id(),
+                          {update.ended().snapshots().begin(),
+                           update.ended().snapshots().end()});
       // A worker that has done its part may say so in either way.
       if (update.ended().cause() == v1::ATTEMPT_CAUSE_COMPLETED) {
         member->phase = Member::Phase::kDone;
@@ -302,7 +329,13 @@ void Core::OnWorkerEvent(uint64_t session, const std::string& worker_id,
     const v1::Event& said = event.event();
     std::map<std::string, std::string> fields(said.fields().begin(),
                                               said.fields().end());
-    AddEvent(*live, said.kind(), event.epoch(), said.message(), fields);
+    // A condition that is told again is no news.
+    if (said.kind() != v1::EVENT_KIND_CONDITION ||
+        SetCondition(*live->job.mutable_status(), fields["type"],
+                     fields["is_on"] == "true", said.message(), now_)) {
+      Touch(*live);
+      AddEvent(*live, said.kind(), event.epoch(), said.message(), fields);
+    }
     if (event.has_metrics() && event.metrics().has_eval_loss()) {
       *live->job.mutable_status()->mutable_evaluation() = event.metrics();
       Touch(*live);
@@ -364,7 +397,7 @@ void Core::OnRendezvousGet(uint64_t session, const std::string& worker_id,
 }
 
 void Core::OnDrain(const std::string& worker_id) {
-  fleet_.SetDraining(worker_id);
+  fleet_.SetDraining(worker_id, clock_.now());
   for (auto& [job_id, live] : live_) {
     if (!live.attempt.has_value() || live.attempt->stopping) continue;
     const bool is_here = std::ranges::any_of(
@@ -385,6 +418,73 @@ void Core::OnDrain(const std::string& worker_id) {
       SendTo(member.worker_id, std::move(order));
     }
   }
+}
+
+// --- Workers at fault --------------------------------------------------------
+
+// The job has got past `step`. Workers that it crashed at before that, and does
+// without now, are at fault, not the job.
+void Core::BlameWorkers(LiveJob& live, int64_t step) {
+  const v1::JobStatus& status = live.job.status();
+  const auto& now_on = AttemptOf(live).placement().ranks();
+  for (int i = status.attempts_before_resume(); i + 1 < status.attempts_size();
+       ++i) {
+    const v1::Attempt& crashed = status.attempts(i);
+    const std::string& worker_id = crashed.failed_worker_id();
+    if (!IsCrash(OutcomeOf(crashed)) || crashed.last_step() >= step ||
+        !health_.Counts(worker_id, FromProto(crashed.ended()), now_) ||
+        health_.Knows(worker_id, live.job.job_id()) ||
+        std::ranges::count(now_on, worker_id, &v1::RankPlacement::worker_id)) {
+      continue;
+    }
+    v1::Blame blame;
+    blame.set_job_id(live.job.job_id());
+    blame.set_epoch(crashed.epoch());
+    *blame.mutable_at() = crashed.ended();
+    const bool is_quarantined = health_.Accuse(worker_id, blame, now_);
+    const v1::WorkerMarks& marks = health_.MarksOf(worker_id);
+    Write(PutWorker{worker_id, marks});
+    fleet_.SetMarks(worker_id, marks, clock_.now());
+    if (!is_quarantined) continue;
+    const std::string& reason = marks.quarantine().reason();
+    AddEvent(live, v1::EVENT_KIND_CONDITION, AttemptOf(live).epoch(),
+             absl::StrCat("worker ", worker_id, " is QUARANTINED: ", reason),
+             {{"worker", worker_id}, {"condition", "QUARANTINED"}});
+    Touch(live);
+    Write(AppendAudit{.at = now_,
+                      .principal = "coordinator",
+                      .method = "QuarantineWorker",
+                      .resource = absl::StrCat("workers/", worker_id),
+                      .detail = reason});
+  }
+}
+
+void Core::SuspectAfterHang(const std::string& worker_id) {
+  if (!health_.Hang(worker_id, now_)) return;
+  fleet_.Suspect(worker_id, clock_.now() + timers_.hang_suspicion,
+                 clock_.now());
+}
+
+void Core::On(const ReleaseWorkerCommand& release) {
+  if (AnswerAgain(release.request)) return;
+  const std::string& worker_id = release.worker_id;
+  if (fleet_.Find(worker_id) == nullptr) {
+    AnswerError(ReasonError(absl::StatusCode::kNotFound, v1::REASON_NOT_FOUND,
+                            absl::StrCat("no worker ", worker_id)));
+    return;
+  }
+  Write(
+      AppendAudit{.at = now_,
+                  .principal = release.request.key.principal,
+                  .method = "ReleaseWorker",
+                  .resource = absl::StrCat("workers/", worker_id),
+                  .detail = health_.MarksOf(worker_id).quarantine().reason()});
+  health_.Release(worker_id, now_);
+  Write(PutWorker{worker_id, health_.MarksOf(worker_id)});
+  fleet_.SetMarks(worker_id, health_.MarksOf(worker_id), clock_.now());
+  fleet_.Suspect(worker_id, clock_.now(), clock_.now());
+  Answer(release.request,
+         ToWorkerInfo(*fleet_.Find(worker_id)).SerializeAsString());
 }
 
 void Core::Fence(uint64_t session, const std::string& job_id, uint64_t epoch,

@@ -75,9 +75,24 @@ struct EraseArtifact {
   std::string name;
 };
 
-using Record =
-    std::variant<PutJob, EraseJob, PutAttempt, AppendEvent, PutReply,
-                 PutLastEpoch, PutSpoolMark, PutArtifact, EraseArtifact>;
+// What is held against a worker; nothing any more: the row goes.
+struct PutWorker {
+  std::string worker_id;
+  v1::WorkerMarks marks;
+};
+
+// Somebody did something to the fleet.
+struct AppendAudit {
+  absl::Time at;
+  std::string principal;
+  std::string method;
+  std::string resource;
+  std::string detail;
+};
+
+using Record = std::variant<PutJob, EraseJob, PutAttempt, AppendEvent, PutReply,
+                            PutLastEpoch, PutSpoolMark, PutArtifact,
+                            EraseArtifact, PutWorker, AppendAudit>;
 
 // --- Effects -----------------------------------------------------------------
 
@@ -170,11 +185,16 @@ struct Snapshot {
     std::string worker_id;
     int64_t seq = 0;
   };
+  struct Worker {
+    std::string worker_id;
+    v1::WorkerMarks marks;
+  };
 
   std::vector<LiveJob> live = {};
   std::vector<EndedJob> ended = {};
   std::vector<ArtifactRow> artifacts = {};
   std::vector<SpoolMark> spool_marks = {};
+  std::vector<Worker> workers = {};
   uint64_t last_epoch = 0;
   int64_t last_submit_seq = 0;
   int64_t incarnation = 0;

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "coordinator/job_state.h"
 
@@ -91,6 +92,7 @@ void EffectRouter::On(Reply& reply) {
     on_reply = std::move(entry->second);
     replies_.erase(entry);
   }
+  Pass(Failpoint::kReply);
   on_reply(reply);
 }
 
@@ -102,6 +104,7 @@ void EffectRouter::On(ToWorker& order) {
     if (entry == links_.end()) return;
     link = entry->second;
   }
+  Pass(Failpoint::kOrder);
   link->Send(std::move(order.message));
 }
 
@@ -131,6 +134,7 @@ void EffectRouter::On(EventHappened& happened) {
          {"epoch", event.epoch()},
          {"message", event.message()}});
   } else if (event.kind() == v1::EVENT_KIND_DIVERGED ||
+             event.kind() == v1::EVENT_KIND_CONDITION ||
              event.kind() == v1::EVENT_KIND_WARNING) {
     Log(LogSeverity::kWarn, "coordinator", "job event",
         {{"job", event.job_id()},

@@ -40,8 +40,7 @@ absl::StatusOr<Fleet::Attachment> Fleet::Attach(uint64_t session,
   worker.last_heard = now;
   worker.last_heartbeat = wall;
   worker_of_session_[session] = worker.worker_id;
-  SetState(worker, worker.draining ? v1::WORKER_STATE_DRAINING
-                                   : v1::WORKER_STATE_READY);
+  SetStanding(worker, now);
   changed_ = true;
   return attachment;
 }
@@ -63,8 +62,7 @@ FleetWorker* Fleet::Heard(uint64_t session, absl::Time now, absl::Time wall) {
   FleetWorker& worker = workers_[entry->second];
   worker.last_heard = now;
   worker.last_heartbeat = wall;
-  SetState(worker, worker.draining ? v1::WORKER_STATE_DRAINING
-                                   : v1::WORKER_STATE_READY);
+  SetStanding(worker, now);
   return &worker;
 }
 
@@ -75,10 +73,45 @@ void Fleet::Expect(const std::string& worker_id, absl::Time now) {
   changed_ = true;
 }
 
-void Fleet::SetDraining(const std::string& worker_id) {
+void Fleet::SetDraining(const std::string& worker_id, absl::Time now) {
   FleetWorker& worker = workers_[worker_id];
   worker.draining = true;
-  SetState(worker, v1::WORKER_STATE_DRAINING);
+  SetStanding(worker, now);
+}
+
+void Fleet::SetMarks(const std::string& worker_id, const v1::WorkerMarks& marks,
+                     absl::Time now) {
+  if (!workers_.contains(worker_id)) Expect(worker_id, now);
+  FleetWorker& worker = workers_[worker_id];
+  worker.marks = marks;
+  changed_ = true;
+  // A silent one shows it when it is heard again.
+  if (worker.session != 0 && (worker.state != v1::WORKER_STATE_SUSPECT ||
+                              worker.suspect_until > now)) {
+    SetStanding(worker, now);
+  }
+}
+
+void Fleet::Suspect(const std::string& worker_id, absl::Time until,
+                    absl::Time now) {
+  const auto entry = workers_.find(worker_id);
+  if (entry == workers_.end()) return;
+  entry->second.suspect_until = until;
+  if (entry->second.state == v1::WORKER_STATE_READY) {
+    SetStanding(entry->second, now);
+  }
+}
+
+void Fleet::SetStanding(FleetWorker& worker, absl::Time now) {
+  if (worker.draining) {
+    SetState(worker, v1::WORKER_STATE_DRAINING);
+  } else if (worker.marks.has_quarantine()) {
+    SetState(worker, v1::WORKER_STATE_QUARANTINED);
+  } else if (now < worker.suspect_until) {
+    SetState(worker, v1::WORKER_STATE_SUSPECT);
+  } else {
+    SetState(worker, v1::WORKER_STATE_READY);
+  }
 }
 
 std::vector<Fleet::Loss> Fleet::Judge(absl::Time now) {
@@ -98,6 +131,7 @@ std::vector<Fleet::Loss> Fleet::Judge(absl::Time now) {
                         gone});
       SetState(worker, v1::WORKER_STATE_LOST);
       worker.used.clear();
+      worker.snapshots.clear();
       continue;
     }
     const absl::Duration silent_for = now - worker.last_heard;
@@ -109,6 +143,7 @@ std::vector<Fleet::Loss> Fleet::Judge(absl::Time now) {
       worker.broken_since = now;
       SetState(worker, v1::WORKER_STATE_LOST);
       worker.used.clear();
+      worker.snapshots.clear();
     } else if (silent_for >= timers_.suspect_after) {
       SetState(worker, v1::WORKER_STATE_SUSPECT);
     }
@@ -137,11 +172,27 @@ void Fleet::Hold(const std::string& job_id) {
 
 void Fleet::Release(const std::string& job_id) {
   for (auto& [worker_id, worker] : workers_) {
-    std::erase_if(worker.used, [&](const auto& entry) {
+    const auto freed = std::erase_if(worker.used, [&](const auto& entry) {
       return entry.second.job_id == job_id;
     });
+    if (freed > 0) replan_ = true;
   }
   changed_ = true;
+}
+
+void Fleet::SetSnapshots(const std::string& worker_id,
+                         const std::vector<v1::SnapshotShard>& shards) {
+  FleetWorker& worker = workers_[worker_id];
+  worker.snapshots.clear();
+  for (const v1::SnapshotShard& shard : shards) {
+    worker.snapshots[shard.job_id()].push_back(shard);
+  }
+}
+
+void Fleet::SetSnapshots(const std::string& worker_id,
+                         const std::string& job_id,
+                         std::vector<v1::SnapshotShard> shards) {
+  workers_[worker_id].snapshots[job_id] = std::move(shards);
 }
 
 const FleetWorker* Fleet::Find(const std::string& worker_id) const {
@@ -151,10 +202,15 @@ const FleetWorker* Fleet::Find(const std::string& worker_id) const {
 
 bool Fleet::TakeChanged() { return std::exchange(changed_, false); }
 
+bool Fleet::TakeReplan() { return std::exchange(replan_, false); }
+
 void Fleet::SetState(FleetWorker& worker, v1::WorkerState state) {
   if (worker.state == state) return;
   worker.state = state;
   changed_ = true;
+  // A READY worker has room; without one that is READY no more, a job that no
+  // longer fits anywhere blocks nobody.
+  replan_ = true;
 }
 
 v1::WorkerInfo ToWorkerInfo(const FleetWorker& worker) {
@@ -180,6 +236,7 @@ v1::WorkerInfo ToWorkerInfo(const FleetWorker& worker) {
   if (worker.last_heartbeat > absl::UnixEpoch()) {
     *info.mutable_last_heartbeat() = ToProto(worker.last_heartbeat);
   }
+  if (worker.marks.ByteSizeLong() > 0) *info.mutable_marks() = worker.marks;
   return info;
 }
 

@@ -3,7 +3,8 @@
 // The workers: who is attached, since when we have heard nothing, and what lies
 // in each slot. A worker is JOINING until it attaches again after a restart of
 // the coordinator, READY while its heartbeats come, SUSPECT when they are late
-// (no placements, attempts go on), DRAINING when it asked to leave, and LOST.
+// or gangs hung at it (no placements, attempts go on), DRAINING when it asked
+// to leave, QUARANTINED when too many jobs crashed at it, and LOST.
 
 #pragma once
 
@@ -39,7 +40,11 @@ struct FleetWorker {
   v1::Inventory inventory;
   std::vector<v1::ModelInfo> models;
   std::map<int32_t, SlotUse> used;
+  // Shards of local snapshots it holds, by job.
+  std::map<std::string, std::vector<v1::SnapshotShard>> snapshots;
+  v1::WorkerMarks marks;  // What is held against it.
 
+  absl::Time suspect_until;   // Observed clock.
   absl::Time last_heard;      // Observed clock.
   absl::Time broken_since;    // Observed clock; while session == 0.
   absl::Time last_heartbeat;  // Wall clock, for people.
@@ -74,7 +79,13 @@ class Fleet {
   // `judge_from` to attach.
   void Expect(const std::string& worker_id, absl::Time now);
 
-  void SetDraining(const std::string& worker_id);
+  void SetDraining(const std::string& worker_id, absl::Time now);
+
+  // What is held against the worker decides whether it is in quarantine.
+  void SetMarks(const std::string& worker_id, const v1::WorkerMarks& marks,
+                absl::Time now);
+  // No placements before `until`.
+  void Suspect(const std::string& worker_id, absl::Time until, absl::Time now);
 
   struct Loss {
     std::string worker_id;
@@ -93,6 +104,13 @@ class Fleet {
   void Hold(const std::string& job_id);
   void Release(const std::string& job_id);
 
+  // Replaces what is known of the local snapshots of a worker: of all jobs, or
+  // of one.
+  void SetSnapshots(const std::string& worker_id,
+                    const std::vector<v1::SnapshotShard>& shards);
+  void SetSnapshots(const std::string& worker_id, const std::string& job_id,
+                    std::vector<v1::SnapshotShard> shards);
+
   const FleetWorker* Find(const std::string& worker_id) const;
   const std::map<std::string, FleetWorker>& workers() const { return workers_; }
 
@@ -102,12 +120,18 @@ class Fleet {
   // Whether something that WorkerInfo shows has changed since the last call.
   bool TakeChanged();
 
+  // Whether slots became free, or READY workers others, since the last call.
+  bool TakeReplan();
+
  private:
   void SetState(FleetWorker& worker, v1::WorkerState state);
+  // The state of an attached worker that is not silent.
+  void SetStanding(FleetWorker& worker, absl::Time now);
 
   const Timers timers_;
   const absl::Time judge_from_;
   bool changed_ = false;
+  bool replan_ = false;
   std::map<std::string, FleetWorker> workers_;
   absl::flat_hash_map<uint64_t, std::string> worker_of_session_;
 };

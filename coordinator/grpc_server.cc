@@ -23,6 +23,10 @@ namespace ft {
 namespace {
 
 constexpr int kQuotaBytes = 64 << 20;
+// Of what gRPC serves with a thread a call: reflection.
+constexpr int kMaxThreads = 16;
+// From accept to the end of the HTTP/2 preface.
+constexpr int kHandshakeMs = 5'000;
 constexpr int kMaxMessageBytes = 4 << 20;
 
 // Looks at every call before anything else does: health, reflection and
@@ -83,13 +87,19 @@ void EnablePlugins() {
 void SetLimits(grpc::ServerBuilder& builder) {
   grpc::ResourceQuota quota("ft");
   quota.Resize(kQuotaBytes);
+  quota.SetMaxThreads(kMaxThreads);
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  // A small message may not become a large one: nothing is decompressed.
   builder.SetDefaultCompressionAlgorithm(GRPC_COMPRESS_NONE);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8 << 10);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 5 * 60 * 1000);
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
+                             kHandshakeMs);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);

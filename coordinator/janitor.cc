@@ -3,6 +3,7 @@
 #include "coordinator/janitor.h"
 
 #include "absl/time/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/status.h"
 
@@ -26,6 +27,7 @@ absl::StatusOr<BlobFiles::Swept> Janitor::Sweep(absl::Time now) {
   // young by that.
   FT_ASSIGN_OR_RETURN(const std::set<std::string> referenced,
                       store_.ReferencedBlobs());
+  Pass(Failpoint::kSweepBegins);
   return blobs_.Sweep(referenced, now - options_.keep_blobs,
                       now - options_.keep_uploads);
 }

@@ -13,10 +13,12 @@
 #include "absl/strings/str_cat.h"
 #include "artifact/manifest.h"
 #include "common/digest.h"
+#include "common/failpoint.h"
 #include "common/id.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "coordinator/reasons.h"
+#include "coordinator/request_checks.h"
 
 namespace ft {
 namespace {
@@ -58,6 +60,19 @@ std::string BodyOf(Message message) {
     message.SerializeToCodedStream(&out);
   }
   return bytes;
+}
+
+// Gives the message that the reply holds.
+template <typename Message>
+void Answer(const Reply& reply, const JobBook::Done<Message>& done) {
+  Message message;
+  if (!reply.status.ok()) {
+    done(reply.status);
+  } else if (!message.ParseFromString(reply.response)) {
+    done(absl::InternalError("a stored reply does not parse"));
+  } else {
+    done(std::move(message));
+  }
 }
 
 }  // namespace
@@ -115,7 +130,8 @@ void JobBook::CreateJob(const Principal& who, v1::CreateJobRequest request,
         SubmitCommand submit;
         submit.spec = request.spec();
         submit.validate_only = request.validate_only();
-        absl::Status status = parts_.checker.CheckAndFix(submit.spec);
+        absl::Status status = CheckRepeated(request);
+        if (status.ok()) status = parts_.checker.CheckAndFix(submit.spec);
         if (status.ok()) status = CheckDatasets(submit.spec);
         if (!status.ok()) {
           done(status);
@@ -175,12 +191,7 @@ void JobBook::AnswerJob(const Reply& reply, const Done<v1::Job>& done) {
     GetJob(std::move(get), done);
     return;
   }
-  v1::Job job;
-  if (!job.ParseFromString(reply.response)) {
-    done(absl::InternalError("a stored reply does not parse"));
-    return;
-  }
-  done(std::move(job));
+  Answer(reply, done);
 }
 
 void JobBook::GetJob(v1::GetJobRequest request, Done<v1::Job> done) {
@@ -195,6 +206,7 @@ void JobBook::ListJobs(v1::ListJobsRequest request,
                        Done<v1::ListJobsResponse> done) {
   parts_.pool.Run([this, request = std::move(request), done = std::move(done)] {
     done([&]() -> absl::StatusOr<v1::ListJobsResponse> {
+      FT_RETURN_IF_ERROR(CheckRepeated(request));
       JobQuery query{.name = request.name()};
       FT_ASSIGN_OR_RETURN(query.page_size,
                           PageSize(request.page_size(), 50, 1000));
@@ -207,8 +219,13 @@ void JobBook::ListJobs(v1::ListJobsRequest request,
                           parts_.store.ListJobs(query));
       v1::ListJobsResponse response;
       for (const v1::Job& job : jobs) {
-        *response.add_jobs() = job;
-        ShowViews(*response.mutable_jobs()->rbegin());
+        v1::Job& listed = *response.add_jobs();
+        listed = job;
+        ShowViews(listed);
+        for (v1::Attempt& attempt :
+             *listed.mutable_status()->mutable_attempts()) {
+          attempt.clear_exit_report();  // A page has room for 1,000 jobs.
+        }
       }
       if (std::cmp_equal(jobs.size(), query.page_size)) {
         response.set_next_page_token(absl::StrCat(jobs.back().submit_seq()));
@@ -226,6 +243,18 @@ void JobBook::CancelJob(const Principal& who, v1::CancelJobRequest request,
         cancel.job_id = request.job_id();
         Mutate(who, Method::kCancelJob, request.request_id(), BodyOf(request),
                std::move(cancel),
+               [this, done](const Reply& reply) { AnswerJob(reply, done); });
+      });
+}
+
+void JobBook::ResumeJob(const Principal& who, v1::ResumeJobRequest request,
+                        Done<v1::Job> done) {
+  parts_.pool.Run(
+      [this, who, request = std::move(request), done = std::move(done)] {
+        ResumeCommand resume;
+        resume.job_id = request.job_id();
+        Mutate(who, Method::kResumeJob, request.request_id(), BodyOf(request),
+               std::move(resume),
                [this, done](const Reply& reply) { AnswerJob(reply, done); });
       });
 }
@@ -305,26 +334,28 @@ void JobBook::CommitArtifact(const Principal& who,
           done(InvalidRequest("job_id: a worker commits for its attempt"));
           return;
         }
+        if (!request.name().empty() && !IsArtifactName(request.name())) {
+          done(InvalidRequest(absl::StrCat(
+              "name: '", request.name().substr(0, 80),
+              "' is no name of an artifact; use a-z, 0-9, '.', '_' and '-', at "
+              "most 128 characters, the first a letter or digit")));
+          return;
+        }
         absl::StatusOr<v1::Manifest> manifest =
             ReadManifest(request.manifest_sha256());
         if (!manifest.ok()) {
           done(manifest.status());
           return;
         }
+        Pass(manifest->kind() == v1::ARTIFACT_KIND_CHECKPOINT
+                 ? Failpoint::kManifestOfCheckpoint
+                 : Failpoint::kManifestOfAdapter);
         CommitArtifactCommand commit;
         commit.commit = request;
         commit.manifest = *std::move(manifest);
         Mutate(who, Method::kCommitArtifact, request.request_id(),
-               BodyOf(request), std::move(commit), [done](const Reply& reply) {
-                 v1::Artifact artifact;
-                 if (!reply.status.ok()) {
-                   done(reply.status);
-                 } else if (!artifact.ParseFromString(reply.response)) {
-                   done(absl::InternalError("a stored reply does not parse"));
-                 } else {
-                   done(std::move(artifact));
-                 }
-               });
+               BodyOf(request), std::move(commit),
+               [done](const Reply& reply) { Answer(reply, done); });
       });
 }
 
@@ -413,6 +444,19 @@ v1::ListWorkersResponse JobBook::ListWorkers() const {
   return response;
 }
 
+void JobBook::ReleaseWorker(const Principal& who,
+                            v1::ReleaseWorkerRequest request,
+                            Done<v1::WorkerInfo> done) {
+  parts_.pool.Run(
+      [this, who, request = std::move(request), done = std::move(done)] {
+        ReleaseWorkerCommand release;
+        release.worker_id = request.worker_id();
+        Mutate(who, Method::kReleaseWorker, request.request_id(),
+               BodyOf(request), std::move(release),
+               [done](const Reply& reply) { Answer(reply, done); });
+      });
+}
+
 v1::ListModelsResponse JobBook::ListModels() const {
   std::map<std::pair<std::string, std::string>, v1::HeldModel> held;
   for (const v1::WorkerInfo& worker : parts_.router.Workers()) {
@@ -443,6 +487,10 @@ void JobBook::CloseSession(uint64_t session) {
 
 void JobBook::Report(v1::ReportRequest report, Done<v1::ReportResponse> done) {
   parts_.pool.Run([this, report = std::move(report), done = std::move(done)] {
+    if (const absl::Status status = CheckRepeated(report); !status.ok()) {
+      done(status);
+      return;
+    }
     v1::ReportResponse response;
     response.set_epoch(report.epoch());
     response.set_seq(report.seq());
@@ -457,6 +505,7 @@ void JobBook::Report(v1::ReportRequest report, Done<v1::ReportResponse> done) {
       done(stored.status());
       return;
     }
+    Pass(Failpoint::kReportStored);
     for (const RunRecords::Diverged& diverged : stored->diverged) {
       parts_.committer.Post(
           {.what = DivergedCommand{.job_id = report.job_id(),

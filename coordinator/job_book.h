@@ -29,7 +29,8 @@ class SpecChecker {
  public:
   virtual ~SpecChecker() = default;
 
-  // INVALID_ARGUMENT(INVALID_SPEC) with every wrong field.
+  // INVALID_ARGUMENT(INVALID_SPEC) with the wrong fields, as many as a reply
+  // holds, and how many more there are.
   virtual absl::Status CheckAndFix(v1::JobSpec& spec) const = 0;
 };
 
@@ -61,6 +62,8 @@ class JobBook {
   void ListJobs(v1::ListJobsRequest request, Done<v1::ListJobsResponse> done);
   void CancelJob(const Principal& who, v1::CancelJobRequest request,
                  Done<v1::Job> done);
+  void ResumeJob(const Principal& who, v1::ResumeJobRequest request,
+                 Done<v1::Job> done);
   void DeleteJob(const Principal& who, v1::DeleteJobRequest request,
                  DoneEmpty done);
   void ListEvents(v1::ListEventsRequest request,
@@ -85,6 +88,8 @@ class JobBook {
 
   // Contracts: admin.proto.
   v1::ListWorkersResponse ListWorkers() const;
+  void ReleaseWorker(const Principal& who, v1::ReleaseWorkerRequest request,
+                     Done<v1::WorkerInfo> done);
   v1::ListModelsResponse ListModels() const;
 
   // Contracts: workers.proto. A session is one stream.

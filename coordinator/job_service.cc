@@ -46,6 +46,14 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
     });
   }
 
+  grpc::ServerUnaryReactor* ResumeJob(Context* context,
+                                      const v1::ResumeJobRequest* request,
+                                      v1::Job* job) override {
+    return Unary(context, job, "ResumeJob", metrics_, [&](auto done) {
+      book_.ResumeJob(CallerOf(*context), *request, std::move(done));
+    });
+  }
+
   grpc::ServerUnaryReactor* DeleteJob(Context* context,
                                       const v1::DeleteJobRequest* request,
                                       Empty* response) override {

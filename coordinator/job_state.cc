@@ -14,6 +14,7 @@ using v1::JOB_STATE_CANCELLED;
 using v1::JOB_STATE_CANCELLING;
 using v1::JOB_STATE_FAILED;
 using v1::JOB_STATE_FINALIZING;
+using v1::JOB_STATE_HELD;
 using v1::JOB_STATE_QUEUED;
 using v1::JOB_STATE_RECOVERING;
 using v1::JOB_STATE_RUNNING;
@@ -31,12 +32,14 @@ constexpr Transition kTransitions[] = {
     {JOB_STATE_STARTING, kRanksReady, JOB_STATE_RUNNING},
     {JOB_STATE_STARTING, kAttemptEndedRetry, JOB_STATE_RECOVERING},
     {JOB_STATE_STARTING, kAttemptEndedFail, JOB_STATE_FAILED},
+    {JOB_STATE_STARTING, kAttemptEndedHold, JOB_STATE_HELD},
     {JOB_STATE_STARTING, kDrain, JOB_STATE_YIELDING},
     {JOB_STATE_STARTING, kCancel, JOB_STATE_CANCELLING},
 
     {JOB_STATE_RUNNING, kRanksDone, JOB_STATE_FINALIZING},
     {JOB_STATE_RUNNING, kAttemptEndedRetry, JOB_STATE_RECOVERING},
     {JOB_STATE_RUNNING, kAttemptEndedFail, JOB_STATE_FAILED},
+    {JOB_STATE_RUNNING, kAttemptEndedHold, JOB_STATE_HELD},
     {JOB_STATE_RUNNING, kDrain, JOB_STATE_YIELDING},
     {JOB_STATE_RUNNING, kCancel, JOB_STATE_CANCELLING},
 
@@ -52,9 +55,13 @@ constexpr Transition kTransitions[] = {
     {JOB_STATE_RECOVERING, kHoldExpired, JOB_STATE_QUEUED},
     {JOB_STATE_RECOVERING, kCancel, JOB_STATE_CANCELLED},
 
+    {JOB_STATE_HELD, kResume, JOB_STATE_QUEUED},
+    {JOB_STATE_HELD, kCancel, JOB_STATE_CANCELLED},
+
     {JOB_STATE_FINALIZING, kPublished, JOB_STATE_SUCCEEDED},
     {JOB_STATE_FINALIZING, kAttemptEndedRetry, JOB_STATE_RECOVERING},
     {JOB_STATE_FINALIZING, kAttemptEndedFail, JOB_STATE_FAILED},
+    {JOB_STATE_FINALIZING, kAttemptEndedHold, JOB_STATE_HELD},
     {JOB_STATE_FINALIZING, kCancel, JOB_STATE_CANCELLING},
 
     {JOB_STATE_CANCELLING, kAttemptEndedRetry, JOB_STATE_CANCELLED},
@@ -100,6 +107,11 @@ absl::string_view ShortName(v1::AttemptCause cause) {
                            "ATTEMPT_CAUSE_");
 }
 
+absl::string_view ShortName(v1::AttemptState state) {
+  return absl::StripPrefix(v1::AttemptState_Name(state).c_str(),
+                           "ATTEMPT_STATE_");
+}
+
 absl::string_view ShortName(JobEvent event) {
   switch (event) {
     case kSubmit:
@@ -112,6 +124,8 @@ absl::string_view ShortName(JobEvent event) {
       return "attempt ended, retry";
     case kAttemptEndedFail:
       return "attempt ended, fail";
+    case kAttemptEndedHold:
+      return "attempt ended, hold";
     case kHoldExpired:
       return "hold expired";
     case kDrain:
@@ -124,6 +138,8 @@ absl::string_view ShortName(JobEvent event) {
       return "published";
     case kCancel:
       return "cancel";
+    case kResume:
+      return "resume";
     case kDelete:
       return "delete";
   }

@@ -22,12 +22,14 @@ enum class JobEvent {
   kRanksReady,         // Every rank of the epoch waits at the barrier.
   kAttemptEndedRetry,  // No rank is alive, and the policy tries again.
   kAttemptEndedFail,   // No rank is alive, and the policy gives up.
+  kAttemptEndedHold,   // No rank is alive, and a person must look.
   kHoldExpired,        // A RECOVERING job waited too long for its old slots.
   kDrain,              // A worker of the gang wants to leave.
   kGraceOver,          // The gang did not yield in time.
   kRanksDone,          // Every rank took the last step.
   kPublished,          // The result is committed.
   kCancel,
+  kResume,  // A person has looked.
   kDelete,
 };
 
@@ -51,6 +53,7 @@ bool IsTerminal(v1::JobState state);
 // "RUNNING"; a number for values of a newer program.
 absl::string_view ShortName(v1::JobState state);
 absl::string_view ShortName(v1::AttemptCause cause);
+absl::string_view ShortName(v1::AttemptState state);
 absl::string_view ShortName(JobEvent event);
 
 }  // namespace ft

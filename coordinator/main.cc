@@ -2,17 +2,20 @@
 //
 // ft-coordinator: flags in, a running coordinator, an orderly end. Wiring only.
 
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "common/failpoint.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/process.h"
+#include "common/status.h"
 #include "common/stop_token.h"
 #include "common/version.h"
 #include "coordinator/coordinator.h"
@@ -32,6 +35,7 @@ void Die(const absl::Status& error) {
 absl::Status WriteEndpoints(const std::string& path,
                             const Coordinator& coordinator) {
   if (path.empty()) return absl::OkStatus();
+  FT_RETURN_IF_ERROR(RemoveTemporaries(path));
   return WriteFileAtomic(
       path,
       absl::StrCat("{\"pid\": ", ::getpid(), ", \"client_address\": \"",
@@ -41,19 +45,21 @@ absl::Status WriteEndpoints(const std::string& path,
                    "\", \"incarnation\": ", coordinator.incarnation(), "}\n"));
 }
 
-// Nothing we write is for others, and no core file may hold a token.
-void KeepPrivate() {
-  ::umask(077);
-  const rlimit none{0, 0};
-  ::setrlimit(RLIMIT_CORE, &none);
-}
-
-int Run(CoordinatorConfig config, const std::string& endpoint_file) {
+int Run(CoordinatorConfig config, const std::string& endpoint_file,
+        const std::string& failpoints) {
   KeepPrivate();
+  TakeDescriptors();
+  SetSyncFailureHandler(Die);
   StopSignals& stop = StopSignals::Install();
   config.on_fatal = Die;
-  auto coordinator = Coordinator::Start(std::move(config));
-  absl::Status status = coordinator.status();
+  absl::Status status =
+      failpoints.empty() ? absl::OkStatus() : OpenFailpoints(failpoints);
+  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator =
+      absl::UnknownError("not started");
+  if (status.ok()) {
+    coordinator = Coordinator::Start(std::move(config));
+    status = coordinator.status();
+  }
   if (status.ok()) status = WriteEndpoints(endpoint_file, **coordinator);
   if (!status.ok()) {
     Log(LogSeverity::kError, "coordinator", "cannot start",
@@ -79,6 +85,7 @@ int Run(CoordinatorConfig config, const std::string& endpoint_file) {
 int main(int argc, char** argv) {
   ft::CoordinatorConfig config;
   std::string endpoint_file;
+  std::string failpoints;
   double timer_scale = 1;
   CLI::App app("The control plane of ft: queue, leases, artifacts.",
                "ft-coordinator");
@@ -100,8 +107,29 @@ int main(int argc, char** argv) {
                  "Factor on every timer; tests make it small")
       ->check(CLI::Range(0.001, 1000.0))
       ->capture_default_str();
+  const auto duration = [&app](const std::string& name, absl::Duration& value,
+                               const std::string& help) {
+    app.add_option_function<std::string>(
+           name,
+           [name, &value](const std::string& text) {
+             if (!absl::ParseDuration(text, &value) ||
+                 value <= absl::ZeroDuration()) {
+               throw CLI::ValidationError(name, "wants a time like 90s or 1h");
+             }
+           },
+           help)
+        ->default_str(absl::FormatDuration(value));
+  };
+  duration("--sweep_period", config.janitor.period,
+           "Between looks for blobs that nothing refers to");
+  duration("--keep_blobs", config.janitor.keep_blobs,
+           "How long such a blob stays after it was last asked for");
+  duration("--keep_uploads", config.janitor.keep_uploads,
+           "How long an upload stays after its last byte");
+  // For tests alone: common/failpoint.h.
+  app.add_option("--failpoints", failpoints)->group("");
   app.set_version_flag("--version", std::string(ft::Version()));
   CLI11_PARSE(app, argc, argv);
   config.timers = ft::Timers().Scaled(timer_scale);
-  return ft::Run(std::move(config), endpoint_file);
+  return ft::Run(std::move(config), endpoint_file, failpoints);
 }

@@ -35,6 +35,9 @@ absl::StatusOr<Snapshot> MemoryJobStore::Load() {
     }
   }
   for (const auto& [name, row] : artifacts_) snapshot.artifacts.push_back(row);
+  for (const auto& [worker_id, marks] : workers_) {
+    snapshot.workers.push_back({worker_id, marks});
+  }
   for (const auto& [key, seq] : marks_) {
     snapshot.spool_marks.push_back({key.first, key.second, seq});
   }
@@ -112,6 +115,19 @@ void MemoryJobStore::Write(const PutArtifact& put) {
 
 void MemoryJobStore::Write(const EraseArtifact& erase) {
   artifacts_.erase(erase.name);
+}
+
+void MemoryJobStore::Write(const PutWorker& put) {
+  workers_[put.worker_id] = put.marks;
+}
+
+void MemoryJobStore::Write(const AppendAudit& append) {
+  audit_.push_back(append);
+}
+
+std::vector<AppendAudit> MemoryJobStore::Audit() {
+  absl::MutexLock hold(&mutex_);
+  return audit_;
 }
 
 absl::Status MemoryJobStore::PruneReplies(absl::Time before) {

@@ -40,6 +40,8 @@ class MemoryJobStore : public JobStore {
   // The next so many commits fail with this error and store nothing.
   void FailCommits(int count, absl::Status error);
 
+  std::vector<AppendAudit> Audit();
+
  private:
   void Write(const PutJob& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Write(const EraseJob& erase) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -50,6 +52,8 @@ class MemoryJobStore : public JobStore {
   void Write(const PutSpoolMark& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Write(const PutArtifact& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Write(const EraseArtifact& erase) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Write(const PutWorker& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Write(const AppendAudit& append) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   int failures_left_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -63,6 +67,8 @@ class MemoryJobStore : public JobStore {
   std::map<std::pair<uint64_t, std::string>, int64_t> marks_
       ABSL_GUARDED_BY(mutex_);
   std::map<std::string, ArtifactRow> artifacts_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, v1::WorkerMarks> workers_ ABSL_GUARDED_BY(mutex_);
+  std::vector<AppendAudit> audit_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ft

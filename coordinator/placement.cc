@@ -140,6 +140,22 @@ std::optional<Gang> FindGang(const GangDemand& demand,
   return std::nullopt;
 }
 
+void KeepRanks(const v1::Placement& before, v1::Placement& placement) {
+  std::map<std::string, std::vector<int32_t>> slots;
+  for (const v1::RankPlacement& rank : placement.ranks()) {
+    slots[rank.worker_id()].push_back(rank.slot());
+  }
+  std::map<std::string, size_t> taken;
+  v1::Placement kept = before;
+  for (v1::RankPlacement& rank : *kept.mutable_ranks()) {
+    const auto free = slots.find(rank.worker_id());
+    size_t& next = taken[rank.worker_id()];
+    if (free == slots.end() || next == free->second.size()) return;
+    rank.set_slot(free->second[next++]);
+  }
+  if (kept.ranks_size() == placement.ranks_size()) placement = std::move(kept);
+}
+
 bool WouldFitEmpty(const GangDemand& demand,
                    const std::vector<WorkerOffer>& offers) {
   for (const Bucket& bucket : Buckets(demand, offers)) {

@@ -59,6 +59,10 @@ struct Gang {
 std::optional<Gang> FindGang(const GangDemand& demand,
                              const std::vector<WorkerOffer>& offers);
 
+// Where a new placement takes as many slots of each worker as the one before,
+// gives every rank the worker it had: what it left there can be used again.
+void KeepRanks(const v1::Placement& before, v1::Placement& placement);
+
 // Whether it would fit if every slot were free.
 bool WouldFitEmpty(const GangDemand& demand,
                    const std::vector<WorkerOffer>& offers);

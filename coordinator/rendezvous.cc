@@ -35,6 +35,8 @@ absl::StatusOr<std::vector<Rendezvous::Waiter>> Rendezvous::Set(
 
 const std::string* Rendezvous::Get(const v1::RendezvousGet& get,
                                    const std::string& worker_id) {
+  // Such a key is never set, so nobody need remember who waits for it.
+  if (get.key().size() > kMaxKeyBytes) return nullptr;
   Table& table = tables_[get.epoch()];
   const auto entry = table.values.find(get.key());
   if (entry != table.values.end()) return &entry->second;
@@ -43,7 +45,9 @@ const std::string* Rendezvous::Get(const v1::RendezvousGet& get,
   const bool known = std::ranges::any_of(waiters, [&](const Waiter& waiter) {
     return waiter.worker_id == worker_id && waiter.rank == get.rank();
   });
-  if (!known) waiters.push_back({worker_id, get.rank()});
+  if (!known && waiters.size() < kMaxWaiters) {
+    waiters.push_back({worker_id, get.rank()});
+  }
   return nullptr;
 }
 

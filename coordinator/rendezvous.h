@@ -28,13 +28,15 @@ class Rendezvous {
   static constexpr size_t kMaxKeys = 4096;
   static constexpr size_t kMaxKeyBytes = 256;
   static constexpr size_t kMaxValueBytes = 64 << 10;
+  static constexpr size_t kMaxWaiters = 4096;  // For one key.
 
   // Sets a key and returns who waited for it.
   // ALREADY_EXISTS: it has another value, which stays.
   // RESOURCE_EXHAUSTED: a limit; nothing was set.
   absl::StatusOr<std::vector<Waiter>> Set(const v1::RendezvousSet& set);
 
-  // Returns the value, or null and remembers the waiter (once).
+  // Returns the value, or null and remembers the waiter (once, and within the
+  // limits).
   const std::string* Get(const v1::RendezvousGet& get,
                          const std::string& worker_id);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -79,16 +80,22 @@ std::string ReasonName(const AttemptOutcome& outcome) {
   return std::string(ShortName(outcome.cause));
 }
 
-// "The same step on 2 workers, or 3 times on one."
-bool IsPoison(const AttemptOutcome& outcome, const RetryHistory& history) {
-  int same_worker = 1;
+// "The same step on 2 workers, or 3 times on one." Empty: no poison.
+std::string WhyPoison(const AttemptOutcome& outcome,
+                      const RetryHistory& history) {
+  int times = 1;
   for (const AttemptOutcome& earlier : history.earlier) {
-    if (KindOf(earlier) != Kind::kCrash) continue;
-    if (earlier.last_step != outcome.last_step) continue;
-    if (earlier.worker_id != outcome.worker_id) return true;
-    ++same_worker;
+    if (!IsCrash(earlier) || earlier.last_step != outcome.last_step) continue;
+    if (earlier.worker_id != outcome.worker_id) {
+      return absl::StrCat("crashed after step ", outcome.last_step,
+                          " on two workers, ", earlier.worker_id, " and ",
+                          outcome.worker_id);
+    }
+    ++times;
   }
-  return same_worker >= 3;
+  if (times < 3) return "";
+  return absl::StrCat("crashed after step ", outcome.last_step, " ", times,
+                      " times on ", outcome.worker_id);
 }
 
 // FNV-1a: a hash that is the same in every build and run.
@@ -133,6 +140,14 @@ int Telling(const AttemptOutcome& outcome) {
 
 }  // namespace
 
+AttemptOutcome OutcomeOf(const v1::Attempt& attempt) {
+  return {.cause = attempt.cause(),
+          .status_code = attempt.status_code(),
+          .signal = attempt.signal(),
+          .worker_id = attempt.failed_worker_id(),
+          .last_step = attempt.last_step()};
+}
+
 RetryVerdict JudgeAttempt(const AttemptOutcome& outcome,
                           const RetryHistory& history, absl::string_view job_id,
                           uint64_t epoch) {
@@ -140,11 +155,20 @@ RetryVerdict JudgeAttempt(const AttemptOutcome& outcome,
   if (kind == Kind::kFail) {
     return {.action = RetryAction::kFail, .reason = ReasonName(outcome)};
   }
-  if (kind == Kind::kCrash && IsPoison(outcome, history)) {
-    return {.action = RetryAction::kFailPoison, .reason = "POISON"};
+  if (kind == Kind::kCrash) {
+    std::string why = WhyPoison(outcome, history);
+    if (!why.empty()) {
+      return {.action = RetryAction::kHold,
+              .reason = "POISON",
+              .why = std::move(why)};
+    }
   }
   if (history.without_progress >= history.max_without_progress) {
-    return {.action = RetryAction::kFailNoProgress, .reason = "NO_PROGRESS"};
+    return {.action = RetryAction::kHold,
+            .reason = "NO_PROGRESS",
+            .why = absl::StrCat(history.without_progress,
+                                " attempts in a row without a later "
+                                "durable step")};
   }
   switch (kind) {
     case Kind::kRetryLater:
@@ -158,6 +182,10 @@ RetryVerdict JudgeAttempt(const AttemptOutcome& outcome,
     default:
       return {.action = RetryAction::kRetry};
   }
+}
+
+bool IsCrash(const AttemptOutcome& outcome) {
+  return KindOf(outcome) == Kind::kCrash;
 }
 
 bool IsMoreTelling(const AttemptOutcome& a, const AttemptOutcome& b) {

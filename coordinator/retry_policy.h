@@ -21,8 +21,7 @@ enum class RetryAction {
   kRetryElsewhere,  // At once, on another worker if one fits.
   kRetryEarlier,    // From the checkpoint before the newest.
   kFail,            // The job ends FAILED with the cause's name.
-  kFailPoison,      // The same crash again: FAILED(POISON).
-  kFailNoProgress,  // FAILED(NO_PROGRESS).
+  kHold,            // The job is HELD: POISON or NO_PROGRESS.
 };
 
 // How an attempt ended: what its first failing rank said.
@@ -34,9 +33,12 @@ struct AttemptOutcome {
   int64_t last_step = 0;
 };
 
+// Of an attempt that has ended.
+AttemptOutcome OutcomeOf(const v1::Attempt& attempt);
+
 // What the policy must know of the job.
 struct RetryHistory {
-  // Earlier attempts that ended, oldest first.
+  // Earlier attempts since the last resume, oldest first.
   std::vector<AttemptOutcome> earlier = {};
 
   // Attempts in a row without a later durable step, this one included.
@@ -48,9 +50,17 @@ struct RetryVerdict {
   RetryAction action = RetryAction::kFail;
   absl::Duration wait = absl::ZeroDuration();
 
-  // For status.reason of a job that ends: a cause's name, POISON, NO_PROGRESS.
+  // For status.reason of a job that ends or is held: a cause's name, POISON,
+  // NO_PROGRESS.
   std::string reason = {};
+
+  // For people, of a job that is held: why.
+  std::string why = {};
 };
+
+// Whether the program itself crashed: the same one again is poison, and one
+// that does not come again elsewhere is the worker's.
+bool IsCrash(const AttemptOutcome& outcome);
 
 // A pure function; the jitter of the wait is a hash of (job_id, epoch), so that
 // a simulation repeats it.

@@ -59,12 +59,31 @@ absl::StatusOr<std::shared_ptr<RunRecords::JobRecords>> RunRecords::Open(
     std::shared_ptr<JobRecords>& entry = jobs_[job_id];
     if (entry == nullptr) entry = std::make_shared<JobRecords>();
     records = entry;
+    records->last_use = ++uses_;
+    CloseUnused();
   }
   absl::MutexLock hold(&records->mutex);
   if (!records->metrics.has_value()) {
     FT_RETURN_IF_ERROR(Load(job_id, *records), job_id);
   }
   return records;
+}
+
+// Somebody may look at a job long after it has ended; its files must not stay
+// open for ever. Who is at work holds the records, and they stay.
+void RunRecords::CloseUnused() {
+  while (jobs_.size() > kMaxOpen) {
+    auto oldest = jobs_.end();
+    for (auto entry = jobs_.begin(); entry != jobs_.end(); ++entry) {
+      if (entry->second.use_count() > 1) continue;
+      if (oldest == jobs_.end() ||
+          entry->second->last_use < oldest->second->last_use) {
+        oldest = entry;
+      }
+    }
+    if (oldest == jobs_.end()) return;
+    jobs_.erase(oldest);
+  }
 }
 
 absl::Status RunRecords::Load(const std::string& job_id, JobRecords& records)

@@ -32,6 +32,8 @@ struct LogQuery {
 class RunRecords {
  public:
   static constexpr int64_t kMaxLogBytes = int64_t{256} << 20;
+  // Jobs whose files are open; beyond, those used longest ago are closed.
+  static constexpr size_t kMaxOpen = 64;
 
   explicit RunRecords(std::string dir) : dir_(std::move(dir)) {}
 
@@ -71,6 +73,7 @@ class RunRecords {
 
  private:
   struct JobRecords {
+    uint64_t last_use = 0;  // Guarded by the mutex of RunRecords.
     absl::Mutex mutex;
     std::optional<SegmentLog> metrics ABSL_GUARDED_BY(mutex);
     std::optional<SegmentLog> logs ABSL_GUARDED_BY(mutex);
@@ -85,11 +88,13 @@ class RunRecords {
   std::string Path(const std::string& job_id, const char* name) const;
   absl::StatusOr<std::shared_ptr<JobRecords>> Open(const std::string& job_id);
   absl::Status Load(const std::string& job_id, JobRecords& records);
+  void CloseUnused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Keep(const v1::ReportRequest& report, JobRecords& records,
                    Stored& stored);
 
   const std::string dir_;
   absl::Mutex mutex_;
+  uint64_t uses_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, std::shared_ptr<JobRecords>> jobs_
       ABSL_GUARDED_BY(mutex_);
 };

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/digest.h"
+#include "common/env.h"
 #include "common/status.h"
 
 namespace ft {
@@ -47,19 +48,19 @@ absl::StatusOr<bool> ReadAt(int fd, int64_t offset, char* into, size_t size) {
 }  // namespace
 
 absl::StatusOr<SegmentLog> SegmentLog::Open(const std::string& path) {
-  UniqueFd fd(
-      ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  UniqueFd fd(Files().Open(path.c_str(),
+                           O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
   if (!fd.is_open()) return ErrnoStatus(errno, path);
   FT_ASSIGN_OR_RETURN(
       const int64_t whole,
       ReadSegment(path, 0, [](absl::string_view) { return true; }));
-  if (::ftruncate(fd.get(), whole) != 0) return ErrnoStatus(errno, path);
+  if (Files().Truncate(fd.get(), whole) != 0) return ErrnoStatus(errno, path);
   return SegmentLog(std::move(fd), whole);
 }
 
 absl::Status SegmentLog::Append(absl::string_view record) {
-  if (record.size() > kMaxRecordBytes) {
-    return absl::InvalidArgumentError("segment record is too large");
+  if (record.empty() || record.size() > kMaxRecordBytes) {
+    return absl::InvalidArgumentError("segment record is empty or too large");
   }
   std::string framed(kHeader, '\0');
   PutU32(static_cast<uint32_t>(record.size()), framed.data());
@@ -68,7 +69,7 @@ absl::Status SegmentLog::Append(absl::string_view record) {
   const absl::Status written = WriteAll(fd_.get(), framed);
   if (!written.ok()) {
     // What got in is torn; the next record must not follow it.
-    if (::ftruncate(fd_.get(), size_) != 0) {
+    if (Files().Truncate(fd_.get(), size_) != 0) {
       return ErrnoStatus(errno, "truncate segment");
     }
     return written;
@@ -92,7 +93,8 @@ absl::StatusOr<int64_t> ReadSegment(
                         ReadAt(fd.get(), offset, header.data(), header.size()));
     if (!more) return offset;
     const uint32_t size = GetU32(header.data());
-    if (size > SegmentLog::kMaxRecordBytes) return offset;
+    // No record is empty: zeros are a hole that a power loss left.
+    if (size == 0 || size > SegmentLog::kMaxRecordBytes) return offset;
     record.resize(size);
     FT_ASSIGN_OR_RETURN(const bool whole,
                         ReadAt(fd.get(), offset + static_cast<int64_t>(kHeader),

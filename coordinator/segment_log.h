@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // An append-only file of records: length (u32, little endian), CRC-32C (u32),
-// bytes. A record that a crash cut off is dropped at the next opening.
+// bytes. A record that a crash cut off is dropped at the next opening. Records
+// outlive the process; they are not synced, so a power loss may take the last
+// seconds of metric points and log lines.
 
 #pragma once
 

@@ -14,6 +14,10 @@
 namespace ft {
 namespace {
 
+// An error travels in the metadata of a reply, which hold 8 KiB, once as text
+// and once as details. Users' own tools tell all violations.
+constexpr size_t kMaxTold = 1024;
+
 // A name under a worker's model root: [a-z0-9][a-z0-9._-]{0,62}.
 bool IsModelName(const std::string& name) {
   return !name.empty() && name.size() <= 63 && absl::ascii_isalnum(name[0]) &&
@@ -45,9 +49,13 @@ absl::Status JobSpecChecker::CheckAndFix(v1::JobSpec& spec) const {
   std::vector<FieldError> fields;
   std::string message;
   for (const Violation& violation : violations.list()) {
+    if (message.size() >= kMaxTold) break;
     fields.push_back({violation.field, violation.what});
     absl::StrAppend(&message, message.empty() ? "" : "\n", violation.field,
                     ": ", violation.what);
+  }
+  if (const size_t left = violations.list().size() - fields.size(); left > 0) {
+    absl::StrAppend(&message, "\nand ", left, " more");
   }
   return BadRequestError("INVALID_SPEC", message, fields);
 }

@@ -14,7 +14,9 @@ absl::Status SqlError(sqlite3* db, absl::string_view what) {
   const int code = sqlite3_errcode(db);
   const std::string message =
       absl::StrCat("sqlite: ", what, ": ", sqlite3_errmsg(db));
-  if ((code & 0xff) == SQLITE_FULL) {
+  // The shared index of the log is a file as well.
+  const bool no_index = sqlite3_extended_errcode(db) == SQLITE_IOERR_SHMSIZE;
+  if ((code & 0xff) == SQLITE_FULL || no_index) {
     return absl::ResourceExhaustedError(message);
   }
   if ((code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB) {
@@ -22,6 +24,9 @@ absl::Status SqlError(sqlite3* db, absl::string_view what) {
   }
   return absl::InternalError(message);
 }
+
+// Pages of the write-ahead log from which on it is copied into the database.
+constexpr int kLongLog = 1000;
 
 }  // namespace
 
@@ -89,7 +94,26 @@ absl::StatusOr<std::unique_ptr<SqliteDb>> SqliteDb::Open(
   std::unique_ptr<SqliteDb> db(new SqliteDb(handle));
   if (code != SQLITE_OK) return SqlError(handle, absl::StrCat("open ", path));
   sqlite3_busy_timeout(handle, 5000);
+  sqlite3_wal_hook(
+      handle,
+      [](void* self, sqlite3*, const char*, int pages) {
+        static_cast<SqliteDb*>(self)->log_pages_ = pages;
+        return SQLITE_OK;
+      },
+      db.get());
   return db;
+}
+
+absl::Status SqliteDb::ShortenLog() {
+  if (log_pages_ < kLongLog) return absl::OkStatus();
+  const int code = sqlite3_wal_checkpoint_v2(
+      db_, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr);
+  const int kind = code & 0xff;
+  // A reader, or too little space: the log grows on until another time.
+  if (kind == SQLITE_OK || kind == SQLITE_BUSY || kind == SQLITE_FULL) {
+    return absl::OkStatus();
+  }
+  return SqlError(db_, "copy the log into the database");
 }
 
 SqliteDb::~SqliteDb() {

@@ -68,10 +68,16 @@ class SqliteDb {
   // One or several statements without arguments or rows.
   absl::Status Exec(const std::string& sql);
 
+  // Copies a long write-ahead log into the database. SQLite would do so by
+  // itself after a commit, but keep a failed fsync to itself, and the next one
+  // would succeed. An error: the disk cannot be trusted any more.
+  absl::Status ShortenLog();
+
  private:
   explicit SqliteDb(sqlite3* db) : db_(db) {}
 
   sqlite3* db_;
+  int log_pages_ = 0;
   std::map<const char*, sqlite3_stmt*> prepared_;
 };
 

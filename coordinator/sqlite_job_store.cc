@@ -11,69 +11,19 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
+#include "common/failpoint.h"
 #include "common/status.h"
 #include "coordinator/job_state.h"
 #include "coordinator/proto_time.h"
 #include "coordinator/reasons.h"
+#include "coordinator/sqlite_schema.h"
 
 namespace ft {
 namespace {
 
-// Numbered from 1, forward only; each runs in one transaction. Never edit one
-// that was released: add the next.
-constexpr const char* kMigrations[] = {
-    R"sql(
-CREATE TABLE jobs(job_id TEXT PRIMARY KEY, project TEXT NOT NULL,
-  queue TEXT NOT NULL, name TEXT NOT NULL, state INTEGER NOT NULL,
-  priority INTEGER NOT NULL, submit_seq INTEGER NOT NULL,
-  etag INTEGER NOT NULL, spec BLOB NOT NULL, status BLOB NOT NULL,
-  ended_us INTEGER) STRICT;
-CREATE INDEX jobs_live ON jobs(submit_seq) WHERE ended_us IS NULL;
-CREATE INDEX jobs_listed ON jobs(submit_seq DESC);
-CREATE TABLE attempts(epoch INTEGER PRIMARY KEY, job_id TEXT NOT NULL,
-  number INTEGER NOT NULL, state INTEGER NOT NULL, cause INTEGER,
-  first_step INTEGER, last_step INTEGER, body BLOB NOT NULL) STRICT;
-CREATE INDEX attempts_of_job ON attempts(job_id, number);
-CREATE UNIQUE INDEX one_live_attempt ON attempts(job_id) WHERE cause IS NULL;
-CREATE TABLE events(seq INTEGER PRIMARY KEY, at_us INTEGER NOT NULL,
-  kind INTEGER NOT NULL, job_id TEXT, job_seq INTEGER, epoch INTEGER,
-  actor TEXT NOT NULL, body BLOB NOT NULL) STRICT;
-CREATE UNIQUE INDEX events_of_job ON events(job_id, job_seq);
-CREATE TABLE requests(principal TEXT NOT NULL, request_id TEXT NOT NULL,
-  method INTEGER NOT NULL, body_sha256 BLOB NOT NULL, reply BLOB NOT NULL,
-  at_us INTEGER NOT NULL, PRIMARY KEY(principal, request_id)) STRICT;
-CREATE INDEX requests_by_age ON requests(at_us);
-CREATE TABLE spool_marks(epoch INTEGER NOT NULL, worker_id TEXT NOT NULL,
-  seq INTEGER NOT NULL, PRIMARY KEY(epoch, worker_id)) STRICT;
-CREATE TABLE artifacts(name TEXT PRIMARY KEY, kind INTEGER NOT NULL,
-  manifest_sha256 TEXT NOT NULL, files_sha256 TEXT NOT NULL,
-  job_id TEXT NOT NULL, epoch INTEGER NOT NULL, step INTEGER NOT NULL,
-  bytes INTEGER NOT NULL, pinned INTEGER NOT NULL, expires_us INTEGER,
-  body BLOB NOT NULL) STRICT;
-CREATE INDEX artifacts_of_job ON artifacts(job_id);
-CREATE INDEX artifacts_by_manifest ON artifacts(manifest_sha256);
-)sql",
-};
-constexpr int64_t kSchema = std::size(kMigrations);
-
 absl::Status Locked(const std::string& dir) {
   return absl::FailedPreconditionError(
       absl::StrCat(dir, "/lock: another ft-coordinator holds this store"));
-}
-
-absl::StatusOr<int64_t> MetaInt(SqliteDb& db, absl::string_view key) {
-  FT_ASSIGN_OR_RETURN(SqlStatement select,
-                      db.Prepare("SELECT value FROM meta WHERE key = ?"));
-  FT_ASSIGN_OR_RETURN(const bool found, select.Text(key).Step());
-  return found ? select.IntAt(0) : 0;
-}
-
-absl::Status SetMetaInt(SqliteDb& db, absl::string_view key, int64_t value) {
-  FT_ASSIGN_OR_RETURN(
-      SqlStatement put,
-      db.Prepare("INSERT INTO meta(key, value) VALUES(?, ?) "
-                 "ON CONFLICT(key) DO UPDATE SET value = excluded.value"));
-  return put.Text(key).Int(value).Run();
 }
 
 absl::Status Parse(const std::string& bytes, google::protobuf::Message& into,
@@ -101,7 +51,7 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(
   // The first statement that reads the file: it finds what is no database.
   FT_RETURN_IF_ERROR(db.Exec("PRAGMA journal_mode = WAL"), path);
   FT_RETURN_IF_ERROR(db.Exec("PRAGMA synchronous = FULL"));
-  FT_RETURN_IF_ERROR(store->Migrate(), path);
+  FT_RETURN_IF_ERROR(MigrateSchema(db, dir, kNewestSchema), path);
   FT_RETURN_IF_ERROR(store->TakeOver(), path);
   FT_RETURN_IF_ERROR(SyncDir(dir));
   if (options.max_pages > 0) {
@@ -112,33 +62,6 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(
   FT_ASSIGN_OR_RETURN(store->reader_, SqliteDb::Open(path, {.read_only = true}),
                       path);
   return store;
-}
-
-absl::Status SqliteJobStore::Migrate() {
-  SqliteDb& db = *writer_;
-  FT_RETURN_IF_ERROR(db.Exec(
-      "CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value ANY NOT "
-      "NULL) STRICT"));
-  FT_ASSIGN_OR_RETURN(int64_t schema, MetaInt(db, "schema"));
-  if (schema > kSchema) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the store has schema ", schema, ", this program knows ",
-                     kSchema, "; run a newer ft-coordinator"));
-  }
-  if (schema > 0 && schema < kSchema) {
-    const std::string backup =
-        JoinPath(dir_, absl::StrCat("ft.db.schema", schema));
-    FT_RETURN_IF_ERROR(RemoveFile(backup));
-    FT_RETURN_IF_ERROR(db.Exec(absl::StrCat("VACUUM INTO '", backup, "'")),
-                       "backup");
-  }
-  for (; schema < kSchema; ++schema) {
-    FT_RETURN_IF_ERROR(db.Exec("BEGIN IMMEDIATE"));
-    FT_RETURN_IF_ERROR(db.Exec(kMigrations[schema]), "migration ", schema + 1);
-    FT_RETURN_IF_ERROR(SetMetaInt(db, "schema", schema + 1));
-    FT_RETURN_IF_ERROR(db.Exec("COMMIT"));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status SqliteJobStore::TakeOver() {
@@ -169,6 +92,7 @@ absl::StatusOr<Snapshot> SqliteJobStore::Load() {
   snapshot.cluster_key = key.BytesAt(0);
   FT_RETURN_IF_ERROR(LoadJobs(snapshot));
   FT_RETURN_IF_ERROR(LoadArtifacts(snapshot));
+  FT_RETURN_IF_ERROR(LoadWorkers(snapshot));
   FT_ASSIGN_OR_RETURN(
       SqlStatement marks,
       db.Prepare("SELECT epoch, worker_id, seq FROM spool_marks"));
@@ -224,18 +148,32 @@ absl::Status SqliteJobStore::LoadArtifacts(Snapshot& snapshot) {
   }
 }
 
+absl::Status SqliteJobStore::LoadWorkers(Snapshot& snapshot) {
+  FT_ASSIGN_OR_RETURN(SqlStatement workers,
+                      writer_->Prepare("SELECT worker_id, body FROM workers"));
+  while (true) {
+    FT_ASSIGN_OR_RETURN(const bool found, workers.Step());
+    if (!found) return absl::OkStatus();
+    Snapshot::Worker& row = snapshot.workers.emplace_back();
+    row.worker_id = workers.BytesAt(0);
+    FT_RETURN_IF_ERROR(Parse(workers.BytesAt(1), row.marks, "worker"));
+  }
+}
+
 // --- Writing -----------------------------------------------------------------
 
 absl::Status SqliteJobStore::Commit(std::span<const Decision> batch) {
   FT_RETURN_IF_ERROR(writer_->Exec("BEGIN IMMEDIATE"));
   absl::Status status = CheckIncarnation();
   if (status.ok()) status = WriteBatch(batch);
+  Pass(Failpoint::kCommitWritten);
   if (status.ok()) status = writer_->Exec("COMMIT");
   if (!status.ok()) {
     // SQLite has rolled back by itself after some errors.
     writer_->Exec("ROLLBACK").IgnoreError();
+    return status;
   }
-  return status;
+  return writer_->ShortenLog();
 }
 
 absl::Status SqliteJobStore::CheckIncarnation() {
@@ -399,6 +337,43 @@ absl::Status SqliteJobStore::Write(const EraseArtifact& erase) {
   FT_ASSIGN_OR_RETURN(SqlStatement remove,
                       writer_->Prepare("DELETE FROM artifacts WHERE name = ?"));
   return remove.Text(erase.name).Run();
+}
+
+absl::Status SqliteJobStore::Write(const PutWorker& put) {
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement insert,
+      writer_->Prepare("INSERT OR REPLACE INTO workers(worker_id, body) "
+                       "VALUES(?, ?)"));
+  return insert.Text(put.worker_id).Blob(put.marks.SerializeAsString()).Run();
+}
+
+// Each row's digest goes over the one before it, so that none can be changed or
+// taken out unseen.
+absl::Status SqliteJobStore::Write(const AppendAudit& append) {
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement last,
+      writer_->Prepare(
+          "SELECT chain_sha256 FROM audit ORDER BY seq DESC LIMIT 1"));
+  FT_ASSIGN_OR_RETURN(const bool found, last.Step());
+  Sha256 chain;
+  if (found) chain.Update(last.BytesAt(0));
+  const int64_t at_us = absl::ToUnixMicros(append.at);
+  for (const std::string& part :
+       {absl::StrCat(at_us), append.principal, append.method, append.resource,
+        append.detail}) {
+    chain.Update(absl::StrCat(part.size(), ":", part));
+  }
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement insert,
+      writer_->Prepare("INSERT INTO audit(at_us, principal, method, resource, "
+                       "detail, chain_sha256) VALUES(?, ?, ?, ?, ?, ?)"));
+  return insert.Int(at_us)
+      .Text(append.principal)
+      .Text(append.method)
+      .Text(append.resource)
+      .Text(append.detail)
+      .Blob(chain.Finish())
+      .Run();
 }
 
 absl::Status SqliteJobStore::PruneReplies(absl::Time before) {

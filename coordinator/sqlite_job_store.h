@@ -62,10 +62,10 @@ class SqliteJobStore : public JobStore {
   SqliteJobStore(std::string dir, UniqueFd lock)
       : dir_(std::move(dir)), lock_(std::move(lock)) {}
 
-  absl::Status Migrate();
   absl::Status TakeOver();
   absl::Status LoadJobs(Snapshot& snapshot);
   absl::Status LoadArtifacts(Snapshot& snapshot);
+  absl::Status LoadWorkers(Snapshot& snapshot);
   absl::Status CheckIncarnation();
   absl::Status WriteBatch(std::span<const Decision> batch);
   absl::Status Write(const PutJob& put);
@@ -77,6 +77,8 @@ class SqliteJobStore : public JobStore {
   absl::Status Write(const PutSpoolMark& put);
   absl::Status Write(const PutArtifact& put);
   absl::Status Write(const EraseArtifact& erase);
+  absl::Status Write(const PutWorker& put);
+  absl::Status Write(const AppendAudit& append);
 
   const std::string dir_;
   UniqueFd lock_;  // Held with flock while this lives.

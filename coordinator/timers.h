@@ -35,6 +35,9 @@ struct Timers {
   // A RECOVERING job keeps its slots so long.
   absl::Duration recovery_hold = absl::Seconds(30);
 
+  // A worker where gangs hung gets no placements so long.
+  absl::Duration hang_suspicion = absl::Minutes(10);
+
   // How often progress is stored.
   absl::Duration progress_period = absl::Seconds(5);
 
@@ -52,7 +55,8 @@ inline Timers Timers::Scaled(double scale) const {
        {&scaled.heartbeat, &scaled.reattach_grace, &scaled.suspect_after,
         &scaled.lost_after, &scaled.restart_window, &scaled.start_timeout,
         &scaled.yield_grace, &scaled.stop_grace, &scaled.recovery_hold,
-        &scaled.progress_period, &scaled.tick, &scaled.observed_gap}) {
+        &scaled.hang_suspicion, &scaled.progress_period, &scaled.tick,
+        &scaled.observed_gap}) {
     *timer = *timer * scale;
   }
   scaled.tick = std::max(scaled.tick, absl::Milliseconds(5));

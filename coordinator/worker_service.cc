@@ -3,9 +3,7 @@
 #include <deque>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "common/id.h"
-#include "coordinator/reasons.h"
+#include "coordinator/request_checks.h"
 #include "coordinator/service_util.h"
 #include "coordinator/services.h"
 #include "ft/v1/workers.grpc.pb.h"
@@ -15,24 +13,6 @@ namespace {
 
 // A worker that does not read is cut off before it costs more.
 constexpr size_t kMaxUnsent = 4096;
-
-absl::Status CheckAttach(const v1::ConnectRequest& first) {
-  if (!first.has_attach()) {
-    return absl::InvalidArgumentError("the first message must be Attach");
-  }
-  const v1::Attach& attach = first.attach();
-  if (!IsLabel(attach.worker_id())) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "worker_id: '", attach.worker_id(), "' is not [a-z0-9-]{1,63}"));
-  }
-  if (attach.instance_id().empty()) {
-    return absl::InvalidArgumentError("instance_id: is missing");
-  }
-  if (attach.inventory().slots().empty()) {
-    return absl::InvalidArgumentError("inventory.slots: a worker has slots");
-  }
-  return absl::OkStatus();
-}
 
 // One worker's stream. The link outlives the reactor, for orders may still be
 // on their way when the stream goes.
@@ -50,11 +30,12 @@ class ConnectStream final
       link_->Close(absl::OkStatus());
       return;
     }
-    if (!std::exchange(is_attached_, true)) {
-      if (const absl::Status status = CheckAttach(request_); !status.ok()) {
-        link_->Close(status);
-        return;
-      }
+    const absl::Status status = std::exchange(is_attached_, true)
+                                    ? CheckLater(request_)
+                                    : CheckAttach(request_);
+    if (!status.ok()) {
+      link_->Close(status);
+      return;
     }
     book_.Receive(session_, std::move(request_));
     request_ = {};

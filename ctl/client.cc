@@ -125,6 +125,15 @@ absl::StatusOr<v1::Job> Client::CancelJob(const std::string& job_id) {
   });
 }
 
+absl::StatusOr<v1::Job> Client::ResumeJob(const std::string& job_id) {
+  v1::ResumeJobRequest request;
+  request.set_job_id(job_id);
+  request.set_request_id(MakeRequestId());
+  return Unary<v1::Job>(token_, [&](auto* context, auto* response) {
+    return stubs_->jobs->ResumeJob(context, request, response);
+  });
+}
+
 absl::Status Client::DeleteJob(const std::string& job_id) {
   v1::DeleteJobRequest request;
   request.set_job_id(job_id);
@@ -159,6 +168,14 @@ absl::Status Client::Streamed(
     if (tries == 1 && on_break_) on_break_(status);
     absl::SleepFor(kStreamPause);
   }
+}
+
+absl::StatusOr<v1::ListMetricsResponse> Client::ListMetrics(
+    const v1::ListMetricsRequest& request) {
+  return Unary<v1::ListMetricsResponse>(
+      token_, [&](auto* context, auto* response) {
+        return stubs_->jobs->ListMetrics(context, request, response);
+      });
 }
 
 absl::Status Client::WatchJob(
@@ -219,6 +236,16 @@ absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers() {
       token_, [&](auto* context, auto* response) {
         return stubs_->admin->ListWorkers(context, {}, response);
       });
+}
+
+absl::StatusOr<v1::WorkerInfo> Client::ReleaseWorker(
+    const std::string& worker_id) {
+  v1::ReleaseWorkerRequest request;
+  request.set_worker_id(worker_id);
+  request.set_request_id(MakeRequestId());
+  return Unary<v1::WorkerInfo>(token_, [&](auto* context, auto* response) {
+    return stubs_->admin->ReleaseWorker(context, request, response);
+  });
 }
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels() {

@@ -33,9 +33,12 @@ class Client {
   absl::StatusOr<v1::ListJobsResponse> ListJobs(
       const v1::ListJobsRequest& request);
   absl::StatusOr<v1::Job> CancelJob(const std::string& job_id);
+  absl::StatusOr<v1::Job> ResumeJob(const std::string& job_id);
   absl::Status DeleteJob(const std::string& job_id);
   absl::StatusOr<v1::ListEventsResponse> ListEvents(
       const v1::ListEventsRequest& request);
+  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(
+      const v1::ListMetricsRequest& request);
   // Calls on_update for each message until the job has ended or it returns
   // false; goes on by itself after a break.
   absl::Status WatchJob(
@@ -45,6 +48,7 @@ class Client {
   absl::Status TailLogs(const v1::TailLogsRequest& request,
                         const std::function<void(const v1::LogLine&)>& on_line);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::WorkerInfo> ReleaseWorker(const std::string& worker_id);
   absl::StatusOr<v1::ListModelsResponse> ListModels();
 
   // Told when a stream broke and is tried again.

@@ -3,7 +3,7 @@
 // What every verb of ftctl shares: options, where the coordinator is, how
 // results are printed and errors told. Exit codes: 0 ok, 1 error, 2 usage,
 // 3 invalid job, 4 not found, 5 denied, 6 conflict, 7 unavailable, 8 timeout,
-// 10 job failed, 11 cancelled.
+// 10 job failed, 11 cancelled, 12 held.
 
 #pragma once
 

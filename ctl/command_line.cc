@@ -78,7 +78,7 @@ std::unique_ptr<CLI::App> MakeCommandLine(GlobalOptions& options, int& code) {
   app->footer(
       "Exit codes: 0 ok  1 error  2 usage  3 invalid job  4 not found  5 "
       "denied\n  6 conflict  7 unavailable  8 timeout  10 job failed  11 "
-      "cancelled");
+      "cancelled\n  12 held");
   app->add_option("--address", options.address, "HOST:PORT of a coordinator")
       ->envname("FTCTL_ADDRESS")
       ->check(CLI::Validator(&CheckAddress, ""));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// check, submit, list, get, watch, wait, events, logs, cancel, delete.
+// check, submit, list, get, watch, wait, events, logs, cancel, resume, delete.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -54,6 +54,14 @@ std::string ProgressOf(const v1::Job& job) {
   return step.total_steps() == 0
              ? ""
              : absl::StrCat(step.step(), "/", step.total_steps());
+}
+
+// "RUNNING", "HELD (POISON)".
+std::string StateText(const v1::JobStatus& status) {
+  const std::string state = StateName(status.state());
+  return status.reason().empty()
+             ? state
+             : absl::StrCat(state, " (", status.reason(), ")");
 }
 
 // The last line after what is wrong with a job.
@@ -135,7 +143,7 @@ int List(const GlobalOptions& options) {
         continue;
       }
       rows.push_back(
-          {job.job_id(), job.spec().name(), StateName(job.status().state()),
+          {job.job_id(), job.spec().name(), StateText(job.status()),
            ProgressOf(job),
            job.status().progress().step() == 0
                ? ""
@@ -152,6 +160,22 @@ int List(const GlobalOptions& options) {
     }
     return 0;
   });
+}
+
+// Of the newest attempt; all of them are in -o yaml.
+template <typename Add>
+void AddExitReport(const v1::JobStatus& status, const Add& add) {
+  constexpr int kLines = 5;
+  if (status.attempts().empty()) return;
+  const v1::ExitReport& report = status.attempts().rbegin()->exit_report();
+  const auto& stack = report.stack();
+  for (int i = 0; i < std::min(kLines, stack.size()); ++i) {
+    add(i == 0 ? "stack" : "", stack[i]);
+  }
+  const auto& tail = report.log_tail();
+  for (int i = std::max(0, tail.size() - kLines); i < tail.size(); ++i) {
+    add(i == std::max(0, tail.size() - kLines) ? "last lines" : "", tail[i]);
+  }
 }
 
 int PrintJob(const GlobalOptions& options, const v1::Job& job) {
@@ -173,6 +197,9 @@ int PrintJob(const GlobalOptions& options, const v1::Job& job) {
   };
   add("reason", status.reason());
   add("message", status.message());
+  if (status.state() == v1::JOB_STATE_HELD) {
+    add("what to do", AdviceForHeld(job.job_id()));
+  }
   add("waits for", status.waiting_for());
   add("step", ProgressOf(job));
   if (status.progress().step() > 0) {
@@ -198,6 +225,7 @@ int PrintJob(const GlobalOptions& options, const v1::Job& job) {
     }
     add(absl::StrCat("attempt ", attempt.number()).c_str(), text);
   }
+  AddExitReport(status, add);
   GlobalOptions plain = options;
   plain.no_headers = true;
   PrintTable(plain, {"", ""}, rows);
@@ -211,10 +239,15 @@ int Get(const GlobalOptions& options) {
   });
 }
 
-// What a job that has ended means for who waited for a state.
+// What a job that has ended, or waits for a person, means for who waited for a
+// state.
 int EndedWhileWaiting(const v1::Job& job) {
   const std::string state = StateName(job.status().state());
-  std::fprintf(stderr, "%s\n", state.c_str());
+  std::fprintf(stderr, "%s\n", StateText(job.status()).c_str());
+  if (job.status().state() == v1::JOB_STATE_HELD) {
+    std::fprintf(stderr, "%s\n%s\n", job.status().message().c_str(),
+                 AdviceForHeld(job.job_id()).c_str());
+  }
   if (arguments.state.empty() || arguments.state == state) {
     return arguments.state == state ? 0 : ExitCodeOfJob(job);
   }
@@ -235,7 +268,10 @@ int Wait(const GlobalOptions& options) {
       if (job.ok()) {
         heard = absl::Now();
         state = StateName(job->status().state());
-        if (IsTerminal(job->status().state())) return EndedWhileWaiting(*job);
+        if (job->status().state() == v1::JOB_STATE_HELD ||
+            IsTerminal(job->status().state())) {
+          return EndedWhileWaiting(*job);
+        }
         if (state == arguments.state) return 0;
       } else if (!absl::IsUnavailable(job.status()) ||
                  absl::Now() - heard > kOutage) {
@@ -314,6 +350,17 @@ int Cancel(const GlobalOptions& options) {
     if (options.output != "table") return PrintJob(options, *job);
     std::fprintf(stderr, "%s %s\n", job->job_id().c_str(),
                  StateName(job->status().state()).c_str());
+    return 0;
+  });
+}
+
+int Resume(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    const absl::StatusOr<v1::Job> job = client.ResumeJob(arguments.job);
+    if (!job.ok()) return Fail(job.status());
+    std::fprintf(stderr, "%s %s, from step %ld\n", job->job_id().c_str(),
+                 StateName(job->status().state()).c_str(),
+                 static_cast<long>(job->status().checkpoint_step()));
     return 0;
   });
 }
@@ -401,8 +448,9 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
                 }));
   command =
       takes_job(add("wait",
-                    "Return when the job has ended: 0 succeeded, 10 failed, 11 "
-                    "cancelled\n\n  ftctl wait JOB --timeout 3600\n"
+                    "Return when the job has ended or waits for a person: 0 "
+                    "succeeded, 10 failed, 11 cancelled, 12 held\n\n  ftctl "
+                    "wait JOB --timeout 3600\n"
                     "  ftctl wait JOB --for RUNNING",
                     Wait));
   command
@@ -428,6 +476,10 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
                 "Stop a job for good; its checkpoints stay\n\n"
                 "  ftctl cancel JOB",
                 Cancel));
+  takes_job(add("resume",
+                "Let a held job go on from its last checkpoint\n\n"
+                "  ftctl resume JOB",
+                Resume));
   takes_job(add("delete",
                 "Remove an ended job, its events, logs and checkpoints\n\n"
                 "  ftctl delete JOB",

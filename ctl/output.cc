@@ -149,6 +149,11 @@ std::string CauseName(v1::AttemptCause cause) {
   return v1::AttemptCause_Name(cause).substr(sizeof("ATTEMPT_CAUSE_") - 1);
 }
 
+std::string AdviceForHeld(const std::string& job_id) {
+  return absl::StrCat("look at ftctl logs ", job_id, "; then ftctl resume ",
+                      job_id, ", or ftctl cancel ", job_id);
+}
+
 bool IsTerminal(v1::JobState state) {
   return state == v1::JOB_STATE_SUCCEEDED || state == v1::JOB_STATE_FAILED ||
          state == v1::JOB_STATE_CANCELLED;

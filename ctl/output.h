@@ -41,6 +41,9 @@ std::string YamlOf(const nlohmann::ordered_json& value);
 // "QUEUED" of JOB_STATE_QUEUED.
 std::string StateName(v1::JobState state);
 std::string CauseName(v1::AttemptCause cause);
+// What a person may do with a HELD job.
+std::string AdviceForHeld(const std::string& job_id);
+
 bool IsTerminal(v1::JobState state);
 
 // "3m12s", "2h05m"; "" before 1970.

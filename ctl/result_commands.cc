@@ -169,6 +169,10 @@ int ListModels(const GlobalOptions& options) {
   return 0;
 }
 
+std::string WorkerStateName(v1::WorkerState state) {
+  return v1::WorkerState_Name(state).substr(sizeof("WORKER_STATE_") - 1);
+}
+
 int ListWorkers(const GlobalOptions& options) {
   const absl::StatusOr<std::unique_ptr<Client>> client =
       Client::Connect(options);
@@ -189,20 +193,33 @@ int ListWorkers(const GlobalOptions& options) {
     for (const v1::RunningRank& rank : worker.running()) {
       running.push_back(absl::StrCat(rank.job_id(), "/", rank.rank()));
     }
-    rows.push_back({worker.worker_id(),
-                    v1::WorkerState_Name(worker.state())
-                        .substr(sizeof("WORKER_STATE_") - 1),
+    rows.push_back({worker.worker_id(), WorkerStateName(worker.state()),
                     absl::StrCat(worker.inventory().slots_size()),
                     absl::StrCat(worker.inventory().cpus()),
                     FormatBytes(worker.inventory().memory_bytes()),
                     worker.inventory().isa_class(),
-                    absl::StrJoin(running, " ")});
+                    worker.marks().has_quarantine()
+                        ? worker.marks().quarantine().reason()
+                        : absl::StrJoin(running, " ")});
   }
   if (options.output != "name") {
     PrintTable(options,
-               {"WORKER", "STATE", "SLOTS", "CPUS", "MEMORY", "ISA", "RUNNING"},
+               {"WORKER", "STATE", "SLOTS", "CPUS", "MEMORY", "ISA",
+                "RUNNING OR WHY NOT"},
                rows);
   }
+  return 0;
+}
+
+int ReleaseWorker(const GlobalOptions& options) {
+  const absl::StatusOr<std::unique_ptr<Client>> client =
+      Client::Connect(options);
+  if (!client.ok()) return Fail(client.status());
+  const absl::StatusOr<v1::WorkerInfo> worker =
+      (*client)->ReleaseWorker(arguments.name);
+  if (!worker.ok()) return Fail(worker.status());
+  std::fprintf(stderr, "%s %s\n", worker->worker_id().c_str(),
+               WorkerStateName(worker->state()).c_str());
   return 0;
 }
 
@@ -257,10 +274,20 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
       "ls", "Models under the model root\n\n  ftctl model ls -o name");
   command->callback([&] { code = ListModels(options); });
 
-  command = app.add_subcommand(
+  CLI::App* workers = app.add_subcommand(
       "workers", "Machines and what runs on them\n\n  ftctl workers -o json");
-  command->group("Cluster");
-  command->callback([&] { code = ListWorkers(options); });
+  workers->group("Cluster");
+  workers->require_subcommand(0, 1);
+  workers
+      ->add_subcommand("ls", "List them, as does no word\n\n  ftctl workers ls")
+      ->callback([&] { code = ListWorkers(options); });
+  command = workers->add_subcommand(
+      "release", "End a worker's quarantine\n\n  ftctl workers release w-3");
+  command->add_option("worker", arguments.name, "A worker's id")->required();
+  command->callback([&] { code = ReleaseWorker(options); });
+  workers->callback([&, workers] {
+    if (workers->get_subcommands().empty()) code = ListWorkers(options);
+  });
 }
 
 }  // namespace ft

@@ -70,7 +70,7 @@ void PrintSummary(const v1::Job& job) {
   const v1::JobStatus& status = job.status();
   std::fprintf(stderr, "%s %s", job.job_id().c_str(),
                StateName(status.state()).c_str());
-  if (status.started().seconds() > 0) {
+  if (status.started().seconds() > 0 && status.ended().seconds() > 0) {
     std::fprintf(stderr, " after %s",
                  DurationText(static_cast<double>(status.ended().seconds() -
                                                   status.started().seconds()))
@@ -96,6 +96,9 @@ void PrintSummary(const v1::Job& job) {
     std::fprintf(stderr, "  %s%s%s\n", status.reason().c_str(),
                  status.reason().empty() ? "" : ": ", status.message().c_str());
   }
+  if (status.state() == v1::JOB_STATE_HELD) {
+    std::fprintf(stderr, "  %s\n", AdviceForHeld(job.job_id()).c_str());
+  }
 }
 
 }  // namespace
@@ -111,6 +114,8 @@ int ExitCodeOfJob(const v1::Job& job) {
       return 0;
     case v1::JOB_STATE_CANCELLED:
       return 11;
+    case v1::JOB_STATE_HELD:
+      return 12;
     default:
       return 10;
   }
@@ -133,6 +138,10 @@ int WatchToEnd(Client& client, const GlobalOptions& options,
                    !update.progress().has_eval_loss()) {
           // An evaluation is told by its event.
           screen.Show(ProgressLine(update.progress()));
+        }
+        if (update.has_job()) {
+          // A held job waits for a person; whoever watches is the nearest.
+          return update.job().status().state() != v1::JOB_STATE_HELD;
         }
         return true;
       });

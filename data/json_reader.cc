@@ -3,6 +3,7 @@
 #include "data/json_reader.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -11,54 +12,15 @@
 #include "absl/strings/strip.h"
 #include "common/file.h"
 #include "common/status.h"
+#include "data/json_tree.h"
 
 namespace ft {
 namespace {
 
-using nlohmann::json;
-
-// Reads a text only to learn where it stops being JSON.
-class FaultFinder : public nlohmann::json_sax<json> {
- public:
-  bool null() override { return true; }
-  bool boolean(bool) override { return true; }
-  bool number_integer(json::number_integer_t) override { return true; }
-  bool number_unsigned(json::number_unsigned_t) override { return true; }
-  bool number_float(json::number_float_t, const std::string&) override {
-    return true;
-  }
-  bool string(std::string&) override { return true; }
-  bool binary(json::binary_t&) override { return true; }
-  bool start_object(size_t) override { return true; }
-  bool key(std::string&) override { return true; }
-  bool end_object() override { return true; }
-  bool start_array(size_t) override { return true; }
-  bool end_array() override { return true; }
-  bool parse_error(size_t bytes_read, const std::string&,
-                   const nlohmann::detail::exception& error) override {
-    offset_ = bytes_read == 0 ? 0 : bytes_read - 1;
-    is_encoding_ = absl::StrContains(error.what(), "UTF-8");
-    return false;
-  }
-
-  size_t offset() const { return offset_; }
-  bool is_encoding() const { return is_encoding_; }
-
- private:
-  size_t offset_ = 0;
-  bool is_encoding_ = false;
-};
-
-struct Extent {
-  size_t size = 0;  // Bytes up to the comma or bracket behind the value.
-  int depth = 0;    // Greatest nesting.
-};
-
 // How far the value at the beginning of `text` reaches, by its brackets and
 // strings alone: to a "," or "]" that is not its own, else to the end.
-Extent ExtentOf(absl::string_view text) {
-  Extent extent{.size = text.size()};
-  int depth = 0;
+size_t ExtentOf(absl::string_view text) {
+  int64_t depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -68,15 +30,14 @@ Extent ExtentOf(absl::string_view text) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '{' || c == '[') {
-      extent.depth = std::max(extent.depth, ++depth);
+      ++depth;
     } else if (depth == 0 && (c == ',' || c == ']')) {
-      extent.size = i;
-      break;
+      return i;
     } else if ((c == '}' || c == ']') && depth > 0) {
       --depth;
     }
   }
-  return extent;
+  return text.size();
 }
 
 class RowReader {
@@ -101,17 +62,7 @@ class RowReader {
     for (row_ = 1; !rest_.empty(); ++row_) {
       const size_t size = std::min(rest_.find('\n'), rest_.size());
       const absl::string_view line = rest_.substr(0, size);
-      if (!absl::StripAsciiWhitespace(line).empty()) {
-        // Commas between values are no part of JSON lines, so the depth is
-        // that of the whole line.
-        int depth = 0;
-        for (absl::string_view part = line; !part.empty();) {
-          const Extent extent = ExtentOf(part);
-          depth = std::max(depth, extent.depth);
-          part.remove_prefix(std::min(extent.size + 1, part.size()));
-        }
-        Row(line, depth);
-      }
+      if (!absl::StripAsciiWhitespace(line).empty()) Row(line);
       Skip(std::min(size + 1, rest_.size()));
     }
   }
@@ -122,15 +73,15 @@ class RowReader {
     for (row_ = 1;; ++row_) {
       SkipSpace();
       if (row_ == 1 && absl::StartsWith(rest_, "]")) break;
-      const Extent extent = ExtentOf(rest_);
+      const size_t extent = ExtentOf(rest_);
       const absl::string_view value =
-          absl::StripTrailingAsciiWhitespace(rest_.substr(0, extent.size));
+          absl::StripTrailingAsciiWhitespace(rest_.substr(0, extent));
       if (value.empty()) {
         Bad(0, "a row is missing here");
       } else {
-        Row(value, extent.depth);
+        Row(value);
       }
-      Skip(extent.size);
+      Skip(extent);
       if (rest_.empty()) {
         row_ = 0;
         return Bad(0, "the array is not closed");
@@ -145,24 +96,24 @@ class RowReader {
   }
 
   // `text` is at the beginning of rest_.
-  void Row(absl::string_view text, int depth) {
+  void Row(absl::string_view text) {
     if (static_cast<int64_t>(text.size()) > kMaxRowBytes) {
       return Bad(0, absl::StrCat("the row has ", text.size(),
                                  " bytes; the limit is ", kMaxRowBytes));
     }
-    if (depth > kMaxJsonDepth) {
-      return Bad(0, absl::StrCat("the row is nested deeper than ",
-                                 kMaxJsonDepth, " levels"));
+    Json value;
+    const std::optional<JsonFault> fault = ParseJsonTree(text, value);
+    if (!fault) return on_row_({.row = row_, .line = line_}, std::move(value));
+    const size_t offset = std::min(fault->offset, text.size());
+    switch (fault->kind) {
+      case JsonFault::Kind::kDepth:
+        return Bad(offset, absl::StrCat("the row is nested deeper than ",
+                                        kMaxJsonDepth, " levels"));
+      case JsonFault::Kind::kEncoding:
+        return Bad(offset, "not valid UTF-8");
+      case JsonFault::Kind::kSyntax:
+        return Bad(offset, "not valid JSON");
     }
-    Json value = Json::parse(text.begin(), text.end(), nullptr,
-                             /*allow_exceptions=*/false);
-    if (!value.is_discarded()) {
-      return on_row_({.row = row_, .line = line_}, std::move(value));
-    }
-    FaultFinder finder;
-    json::sax_parse(text.begin(), text.end(), &finder);
-    Bad(std::min(finder.offset(), text.size()),
-        finder.is_encoding() ? "not valid UTF-8" : "not valid JSON");
   }
 
   // A fault `offset` bytes behind the beginning of rest_.

@@ -12,12 +12,12 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "data/example.h"
+#include "data/json_tree.h"
 
 namespace ft {
 
 inline constexpr int64_t kMaxDatasetBytes = int64_t{4} << 30;
 inline constexpr int64_t kMaxRowBytes = 16 << 20;
-inline constexpr int kMaxJsonDepth = 64;
 
 struct RowPlace {
   int64_t row = 0;   // As in BadRow.

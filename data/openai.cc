@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "data/json_tree.h"
 #include "data/row_fields.h"
 #include "data/row_formats.h"
 
@@ -30,7 +31,7 @@ absl::Status JoinParts(Json& message) {
           const Json more,
           internal::ToolCalls(
               value.is_string()
-                  ? Json::parse(value.get<std::string>(), nullptr, false)
+                  ? ParseJsonText(value.get_ref<const std::string&>())
                   : value),
           "content");
       calls.insert(calls.end(), more.begin(), more.end());

@@ -3,6 +3,7 @@
 #include "data/row_fields.h"
 
 #include "absl/strings/str_cat.h"
+#include "data/json_tree.h"
 
 namespace ft::internal {
 
@@ -30,7 +31,7 @@ absl::StatusOr<Json> ToolsField(const Json& row) {
   if (tools.is_string()) {
     const std::string text = tools.get<std::string>();
     if (text.empty()) return Json();
-    tools = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    tools = ParseJsonText(text);
   }
   if (!tools.is_array()) return BadField("tools", "must be a JSON list");
   if (tools.empty()) return Json();
@@ -69,8 +70,7 @@ absl::StatusOr<Json> ToolCalls(Json calls) {
     if (!call.contains("type")) call["type"] = "function";
     Json& arguments = function["arguments"];
     if (arguments.is_string()) {
-      Json parsed = Json::parse(arguments.get<std::string>(), nullptr,
-                                /*allow_exceptions=*/false);
+      Json parsed = ParseJsonText(arguments.get_ref<const std::string&>());
       if (parsed.is_object()) arguments = std::move(parsed);
     }
   }

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "data/json_tree.h"
 #include "data/row_fields.h"
 #include "data/row_formats.h"
 
@@ -38,9 +39,7 @@ absl::Status AddTurn(Speaker speaker, const Json& turn, Example& example) {
       Say(example, "assistant", value);
       break;
     case Speaker::kFunctionCall: {
-      FT_ASSIGN_OR_RETURN(Json calls,
-                          internal::ToolCalls(Json::parse(
-                              value, nullptr, /*allow_exceptions=*/false)),
+      FT_ASSIGN_OR_RETURN(Json calls, internal::ToolCalls(ParseJsonText(value)),
                           "value");
       Say(example, "assistant", "");
       example.messages.back()["tool_calls"] = std::move(calls);

@@ -433,6 +433,7 @@ absl::StatusOr<std::vector<int64_t>> GgufFile::GetInts(
   if (value->type != kArray) return WrongType(key, "an array of integers");
   const size_t size = FixedBytes(value->element_type);
   std::vector<int64_t> numbers;
+  if (size != 0) numbers.reserve(value->count);
   for (uint64_t i = 0; i < value->count; ++i) {
     const std::optional<int64_t> number =
         size == 0 ? std::nullopt

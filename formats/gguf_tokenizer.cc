@@ -273,15 +273,20 @@ void AddSpecialTokens(const GgufVocabulary& vocabulary, ordered_json& json) {
 
 std::string TokenizerConfigJson(const GgufVocabulary& vocabulary) {
   ordered_json added = ordered_json::object();
+  // Past the object's own insertion, which looks for the key in all before it.
+  ordered_json::object_t::Container& members =
+      added.get_ref<ordered_json::object_t&>();
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     const int64_t type = vocabulary.types[id];
     if (type != kControl && type != kUserDefined) continue;
-    added[absl::StrCat(id)] = {{"content", std::string(vocabulary.tokens[id])},
-                               {"lstrip", false},
-                               {"normalized", false},
-                               {"rstrip", false},
-                               {"single_word", false},
-                               {"special", type == kControl}};
+    members.emplace_back(
+        absl::StrCat(id),
+        ordered_json{{"content", std::string(vocabulary.tokens[id])},
+                     {"lstrip", false},
+                     {"normalized", false},
+                     {"rstrip", false},
+                     {"single_word", false},
+                     {"special", type == kControl}});
   }
   ordered_json json;
   json["add_bos_token"] = vocabulary.adds_bos;

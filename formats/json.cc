@@ -6,10 +6,21 @@
 #include <set>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "common/status.h"
 
 namespace ft {
 namespace {
+
+// Messages quote the text, which may be long and no text at all.
+std::string Quotable(std::string text) {
+  constexpr size_t kMost = 200;
+  if (text.size() > kMost) {
+    text.resize(kMost);
+    text += "...";
+  }
+  return IsUtf8(text) ? text : absl::CHexEscape(text);
+}
 
 // Looks at the text once and keeps nothing but the keys of the open objects.
 class Validator : public nlohmann::json_sax<nlohmann::json> {
@@ -30,7 +41,8 @@ class Validator : public nlohmann::json_sax<nlohmann::json> {
 
   bool key(string_t& name) override {
     if (!keys_.back().insert(name).second) {
-      fault_ = absl::StrCat("key ", JsonString(name), " stands twice");
+      fault_ =
+          absl::StrCat("key ", Quotable(JsonString(name)), " stands twice");
       return false;
     }
     return true;
@@ -41,7 +53,8 @@ class Validator : public nlohmann::json_sax<nlohmann::json> {
     // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
     const std::string what = error.what();
     const size_t bracket = what.find("] ");
-    fault_ = bracket == std::string::npos ? what : what.substr(bracket + 2);
+    fault_ = Quotable(bracket == std::string::npos ? what
+                                                   : what.substr(bracket + 2));
     return false;
   }
 

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/digest.h"
+#include "common/env.h"
 #include "common/file.h"
 #include "common/status.h"
 #include "formats/gguf_import.h"
@@ -34,7 +35,7 @@ absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
   const UniqueFd source(open(from.c_str(), O_RDONLY | O_CLOEXEC));
   if (!source.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", from));
   const UniqueFd target(
-      open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+      Files().Open(to.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!target.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", to));
   std::string buffer(size_t{1} << 20, '\0');
   while (true) {
@@ -45,10 +46,7 @@ absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
     FT_RETURN_IF_ERROR(
         WriteAll(target.get(), {buffer.data(), static_cast<size_t>(got)}), to);
   }
-  if (fsync(target.get()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("fsync ", to));
-  }
-  return absl::OkStatus();
+  return Sync(target.get(), to);
 }
 
 absl::Status CheckTokenizer(const std::string& dir) {

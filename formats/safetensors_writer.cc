@@ -3,16 +3,16 @@
 // The writing half of safetensors.h.
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/str_join.h"
 #include "common/check.h"
+#include "common/digest.h"
+#include "common/env.h"
+#include "common/failpoint.h"
 #include "common/file.h"
 #include "common/status.h"
 #include "formats/json.h"
@@ -70,7 +70,7 @@ std::string HeaderOf(const std::vector<TensorInfo>& tensors,
 
 absl::Status WriteAt(int fd, int64_t offset, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const ssize_t put = pwrite(fd, bytes.data(), bytes.size(), offset);
+    const ssize_t put = Files().WriteAt(fd, bytes.data(), bytes.size(), offset);
     if (put < 0 && errno == EINTR) continue;
     if (put < 0) return ErrnoStatus(errno, "write");
     bytes = bytes.subspan(put);
@@ -105,15 +105,13 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
 
   writer.path_ = path;
   writer.tensors_ = std::move(tensors);
-  std::string temporary = absl::StrCat(path, ".tmp-XXXXXX");
-  writer.file_ = UniqueFd(mkostemp(temporary.data(), O_CLOEXEC));
+  const std::string temporary = absl::StrCat(path, ".tmp-", RandomHex(6));
+  writer.file_ = UniqueFd(Files().Open(
+      temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!writer.file_.is_open()) {
     return ErrnoStatus(errno, absl::StrCat("create ", temporary));
   }
   writer.temporary_path_ = temporary;
-  if (fchmod(writer.file_.get(), 0644) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("chmod ", temporary));
-  }
   const uint64_t header_bytes = header.size();
   std::string head(sizeof(header_bytes), '\0');
   std::memcpy(head.data(), &header_bytes, sizeof(header_bytes));
@@ -147,14 +145,15 @@ absl::Status SafetensorsWriter::Finish() {
   for (size_t i = 0; i < tensors_.size(); ++i) {
     FT_CHECK(slots_[i].written == tensors_[i].size_bytes());
   }
-  if (fsync(file_.get()) != 0) {
-    return ErrnoStatus(errno, absl::StrCat("fsync ", temporary_path_));
-  }
-  if (rename(temporary_path_.c_str(), path_.c_str()) != 0) {
+  Pass(Failpoint::kTensorsWritten);
+  FT_RETURN_IF_ERROR(Sync(file_.get(), temporary_path_));
+  Pass(Failpoint::kTensorsSynced);
+  if (Files().Rename(temporary_path_.c_str(), path_.c_str()) != 0) {
     return ErrnoStatus(errno,
                        absl::StrCat("rename ", temporary_path_, " to ", path_));
   }
   file_.Close();
+  Pass(Failpoint::kTensorsRenamed);
   return SyncDir(DirName(path_));
 }
 

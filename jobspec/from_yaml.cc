@@ -51,8 +51,13 @@ std::vector<std::string> EnumWords(const EnumDescriptor& type) {
   return words;
 }
 
+// So many suggestions help; each costs a comparison with every word.
+constexpr size_t kMaxSuggestions = 100;
+
 std::string DidYouMean(absl::string_view word,
-                       const std::vector<std::string>& words) {
+                       const std::vector<std::string>& words,
+                       const Violations& violations) {
+  if (violations.list().size() >= kMaxSuggestions) return "";
   const std::string nearest = Nearest(word, words);
   if (!nearest.empty()) {
     return absl::StrCat("; did you mean \"", nearest, "\"?");
@@ -188,7 +193,8 @@ void Reader::ReadMessage(const YamlNode& node, const std::string& path,
     const FieldDescriptor* field = type.FindFieldByName(key);
     if (field == nullptr || IsInternalField(*field)) {
       Wrong(value, field_path,
-            absl::StrCat("unknown field", DidYouMean(key, FieldNames(type))));
+            absl::StrCat("unknown field",
+                         DidYouMean(key, FieldNames(type), violations_)));
       continue;
     }
     lines_[field_path] = value.line;
@@ -232,7 +238,7 @@ void Reader::ReadWord(const YamlNode& node, const std::string& path,
   } else {
     Wrong(node, path,
           absl::StrCat(Describe(node), " is unknown",
-                       DidYouMean(node.scalar, words)));
+                       DidYouMean(node.scalar, words, violations_)));
   }
 }
 
@@ -372,7 +378,7 @@ void Reader::ReadSingle(const YamlNode& node, const std::string& path,
       }
       return Wrong(node, path,
                    absl::StrCat(Describe(node), " is unknown",
-                                DidYouMean(node.scalar, words)));
+                                DidYouMean(node.scalar, words, violations_)));
     }
     default:
       return Wrong(node, path, "cannot be written in a job file");
@@ -443,7 +449,7 @@ void CheckModel(const JobFilePlace& place, const v1::JobSpec& spec,
       "model.base",
       absl::StrCat("there is no model ", base, " under ", *place.model_root,
                    "; import it with ftctl model import",
-                   known.empty() ? "" : DidYouMean(base, known)));
+                   known.empty() ? "" : DidYouMean(base, known, violations)));
 }
 
 }  // namespace

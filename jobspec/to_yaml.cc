@@ -37,9 +37,10 @@ std::string Quoted(absl::string_view text) {
 
 // Plain where YAML cannot mistake it, else in double quotes.
 std::string Scalar(const std::string& text) {
+  const std::string lower = absl::AsciiStrToLower(text);
   const bool is_plain = !text.empty() && absl::ascii_isalpha(text[0]) &&
-                        text != "true" && text != "false" && text != "null" &&
-                        text != "yes" && text != "no" &&
+                        lower != "true" && lower != "false" &&
+                        lower != "null" && lower != "yes" && lower != "no" &&
                         std::all_of(text.begin(), text.end(), [](char c) {
                           return absl::ascii_isalnum(c) || c == '-' ||
                                  c == '_' || c == '.' || c == '/';

@@ -370,9 +370,10 @@ void Validator::Checkpointing() {
   }
   NotYet(!every.has_epochs(), "checkpointing.every.epochs",
          "write steps or minutes");
-  NotYet(checkpointing.snapshot_every_steps() <= 1 &&
-             checkpointing.snapshot_every_steps() >= 0,
-         "checkpointing.snapshot_every_steps", "leave it out");
+  if (checkpointing.snapshot_every_steps() != 0) {
+    InRange(checkpointing.snapshot_every_steps(), 1, 1'000'000,
+            "checkpointing.snapshot_every_steps");
+  }
   if (checkpointing.keep().last() != 0) {
     InRange(checkpointing.keep().last(), 1, 10'000, "checkpointing.keep.last");
   }

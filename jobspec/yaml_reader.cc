@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "formats/json.h"
 
 namespace ft {
 namespace {
@@ -177,7 +178,7 @@ class Builder : public YAML::EventHandler {
         node = &level.node->items.emplace_back();
       } else {
         if (!level.has_key) Fail(mark, "a key must be a plain word");
-        node = &level.node->fields.emplace_back(level.key, YamlNode()).second;
+        node = &level.node->fields.emplace_back(YamlField{level.key, {}}).value;
         level.has_key = false;
       }
     }

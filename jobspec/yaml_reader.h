@@ -7,7 +7,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -15,14 +14,21 @@
 
 namespace ft {
 
+struct YamlField;
+
 struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMap };
   Kind kind = Kind::kNull;
   int line = 0;        // From 1.
   std::string scalar;  // kScalar
   bool is_quoted = false;
-  std::vector<YamlNode> items;                           // kList
-  std::vector<std::pair<std::string, YamlNode>> fields;  // kMap, as written
+  std::vector<YamlNode> items;    // kList
+  std::vector<YamlField> fields;  // kMap, as written
+};
+
+struct YamlField {
+  std::string key;
+  YamlNode value;
 };
 
 inline constexpr size_t kMaxYamlBytes = 256 << 10;

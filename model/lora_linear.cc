@@ -67,6 +67,10 @@ at::Tensor Drop(const at::Tensor& x, const LoraOptions& options) {
   return dropped;
 }
 
+// The products with a side of only lora_rank are written so that this side is
+// the rows of what the BLAS stores: as columns MKL runs them at a quarter of
+// its speed (lora_rank 8, AVX2), and they are a tenth of a step.
+
 // y = x W^T + b + s drop(x) A^T B^T; `down` becomes drop(x) A^T.
 at::Tensor Forward(const at::Tensor& x, const RoleTensors& linear,
                    const LoraOptions& options, at::Tensor& down) {
@@ -74,7 +78,7 @@ at::Tensor Forward(const at::Tensor& x, const RoleTensors& linear,
                      ? at::addmm(linear[kBias], x, linear[kWeight].t())
                      : at::mm(x, linear[kWeight].t());
   if (options.has_lora) {
-    down = at::mm(Drop(x, options), linear[kLoraA].t());
+    down = at::mm(linear[kLoraA], Drop(x, options).t()).t();
     y.addmm_(down, linear[kLoraB].t(), /*beta=*/1, options.scale);
   }
   return y;
@@ -101,7 +105,7 @@ void AddInputGradient(const at::Tensor& dy, const at::Tensor& g,
 at::Tensor LowRankGradient(const at::Tensor& dy, const RoleTensors& linear,
                            const LoraOptions& options) {
   if (!options.has_lora) return at::Tensor();
-  return at::mm(dy, linear[kLoraB]).mul_(options.scale);
+  return at::mm(linear[kLoraB].t(), dy.t()).mul_(options.scale).t();
 }
 
 // The gradients of the tensors of one linear with input x.
@@ -114,7 +118,7 @@ RoleTensors ParameterGradients(const at::Tensor& dy, const at::Tensor& x,
   if (wanted[kBias]) gradients[kBias] = dy.sum(0);
   if (wanted[kLoraA]) gradients[kLoraA] = at::mm(g.t(), Drop(x, options));
   if (wanted[kLoraB]) {
-    gradients[kLoraB] = at::mm(dy.t(), down).mul_(options.scale);
+    gradients[kLoraB] = at::mm(down.t(), dy).mul_(options.scale).t();
   }
   return gradients;
 }

@@ -4,8 +4,10 @@
 
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "common/check.h"
 #include "common/status.h"
@@ -203,6 +205,45 @@ std::vector<StatePiece> ShardedOptimizer::SavePieces() const {
     add(kExpAvgSq, exp_avg_sq_[fragment.bucket], in_state);
   }
   return pieces;
+}
+
+std::vector<std::span<float>> ShardedOptimizer::ShardSpans() const {
+  std::vector<std::span<float>> spans;
+  for (size_t b = 0; b < parameters_.size(); ++b) {
+    const int64_t size = partition_.buckets()[b].shard_size;
+    const int64_t begin = collective_.rank() * size;
+    const int64_t in_state = begin - UpdatedPart(static_cast<int64_t>(b)).begin;
+    spans.push_back(Floats(parameters_[b]).subspan(begin, size));
+    spans.push_back(Floats(exp_avg_[b]).subspan(in_state, size));
+    spans.push_back(Floats(exp_avg_sq_[b]).subspan(in_state, size));
+  }
+  return spans;
+}
+
+int64_t ShardedOptimizer::shard_numel() const {
+  return 3 * partition_.shard_elements();
+}
+
+void ShardedOptimizer::CopyShard(std::span<float> out) const {
+  FT_CHECK(std::cmp_equal(out.size(), shard_numel()));
+  float* to = out.data();
+  for (const std::span<float> part : ShardSpans()) {
+    to = std::copy(part.begin(), part.end(), to);
+  }
+}
+
+absl::Status ShardedOptimizer::RestoreShard(std::span<const float> in) {
+  FT_CHECK(std::cmp_equal(in.size(), shard_numel()));
+  const float* from = in.data();
+  for (const std::span<float> part : ShardSpans()) {
+    std::copy_n(from, part.size(), part.begin());
+    from += part.size();
+  }
+  FT_RETURN_IF_ERROR(GatherShards(parameters_), "gather of parameters");
+  if (options_.zero_stage > 0) return absl::OkStatus();
+  FT_RETURN_IF_ERROR(GatherShards(exp_avg_), "gather of exp_avg");
+  FT_RETURN_IF_ERROR(GatherShards(exp_avg_sq_), "gather of exp_avg_sq");
+  return absl::OkStatus();
 }
 
 absl::Status ShardedOptimizer::CheckPieces(const SavedPieces& pieces) const {

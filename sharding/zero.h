@@ -89,6 +89,15 @@ class ShardedOptimizer {
   // the next Update.
   std::vector<StatePiece> SavePieces() const;
 
+  // The same as flat numbers, for one layout and one rank: parameters, exp_avg
+  // and exp_avg_sq of this rank's shard of each bucket, padding included.
+  int64_t shard_numel() const;
+  // REQUIRES: out.size() == shard_numel()
+  void CopyShard(std::span<float> out) const;
+  // Takes back what CopyShard gave on every rank. Collective.
+  // REQUIRES: in.size() == shard_numel()
+  absl::Status RestoreShard(std::span<const float> in);
+
   // Fills all parameters and this rank's state from the pieces of a checkpoint
   // of any number of ranks, any stage and any buckets. Not collective. On error
   // nothing has changed.
@@ -101,6 +110,9 @@ class ShardedOptimizer {
   Interval UpdatedPart(int64_t bucket) const;
   // Every rank's shard of the buffers to all ranks.
   absl::Status GatherShards(const std::vector<at::Tensor>& buffers);
+  // This rank's shard of each buffer of parameters and state, in the order of
+  // CopyShard.
+  std::vector<std::span<float>> ShardSpans() const;
   absl::Status CheckPieces(const SavedPieces& pieces) const;
 
   const Partition partition_;

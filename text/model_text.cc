@@ -17,13 +17,24 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxConfigFileBytes = 16 << 20;
+constexpr int kMaxConfigDepth = 32;
 
 // The object in an optional file; an empty one if the file is missing.
 absl::StatusOr<json> ReadObject(const std::string& path) {
   if (!Exists(path)) return json::object();
   FT_ASSIGN_OR_RETURN(const std::string text,
                       ReadFile(path, kMaxConfigFileBytes));
-  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  // A deep tree would overflow the stack of whoever copies it.
+  bool is_too_deep = false;
+  const auto is_kept = [&](int depth, json::parse_event_t, json&) {
+    is_too_deep |= depth > kMaxConfigDepth;
+    return depth <= kMaxConfigDepth;
+  };
+  json value = json::parse(text, is_kept, /*allow_exceptions=*/false);
+  if (is_too_deep) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": nested deeper than ", kMaxConfigDepth, " levels"));
+  }
   if (!value.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": no JSON object"));
   }

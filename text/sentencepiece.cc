@@ -13,6 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "text/tokenizer.h"
 
 namespace ft {
 namespace {
@@ -109,6 +110,10 @@ struct Model {
 };
 
 absl::Status ReadPiece(absl::string_view message, Model& model) {
+  if (static_cast<int64_t>(model.pieces.size()) == kMaxVocabulary) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("pieces: more than ", kMaxVocabulary));
+  }
   Piece piece;
   FT_RETURN_IF_ERROR(ForEachField(message, [&](const Field& field) {
     if (field.id == 1) piece.text = std::string(field.bytes);

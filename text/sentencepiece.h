@@ -17,7 +17,7 @@ namespace ft {
 // are found in a text (a template writes them), and an unknown piece decodes to
 // its name.
 // INVALID_ARGUMENT: not a SentencePiece model; or of a kind that is not read
-// (BPE, word, char).
+// (BPE, word, char). RESOURCE_EXHAUSTED: more pieces than kMaxVocabulary.
 absl::StatusOr<std::string> TokenizerJsonFromSentencePiece(
     absl::string_view model);
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
+#include "collective/shm_collective.h"
 #include "collective/tcp_collective.h"
 #include "common/status.h"
 #include "formats/hf_directory.h"
@@ -74,7 +75,21 @@ absl::Status LoadModel(const RankJob& job, HfDirectory files,
        .seed = static_cast<uint64_t>(job.spec.determinism().seed())});
 }
 
+// Through memory where all ranks lie on one machine, else by TCP; the bits are
+// the same.
 absl::Status ConnectRanks(const RankJob& job, Link& link, Assembly& assembly) {
+  if (job.shared_memory >= 0) {
+    FT_ASSIGN_OR_RETURN(assembly.ranks,
+                        ConnectShm({.rank = job.rank,
+                                    .size = job.world,
+                                    .job_id = job.job_id,
+                                    .epoch = job.epoch,
+                                    .secret = job.secret,
+                                    .connect_timeout = kMeetTimeout},
+                                   job.shared_memory),
+                        "meeting the other ranks");
+    return absl::OkStatus();
+  }
   LinkStore store(link);
   FT_ASSIGN_OR_RETURN(assembly.ranks,
                       ConnectTcp({.rank = job.rank,

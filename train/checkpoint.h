@@ -14,43 +14,27 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "collective/collective.h"
-#include "data/loader.h"
 #include "ft/v1/ranks.pb.h"
 #include "sharding/zero.h"
+#include "train/checkpoint_file.h"
 
 namespace ft {
 
 inline constexpr char kCheckpointFile[] = "checkpoint.json";
-
-// What checkpoint.json says besides its files.
-struct CheckpointInfo {
-  std::string job_id;
-  int64_t step = 0;
-  int ranks = 1;
-  int zero_stage = 1;
-  int64_t lanes = 1;
-  int64_t seed = 0;
-  Cursor cursor;
-  std::string model_digest;
-  std::string dataset_digest;
-  std::string layout_sha256;
-  // What the bits depend on besides: isa, threads, torch.
-  std::map<std::string, std::string> fingerprint;
-};
 
 // Name of the folder: "step-000123".
 std::string CheckpointName(int64_t step);
 
 // Writes the checkpoint into `dir`/step-NNNNNN, removing what a dead attempt
 // left there. Collective. Returns the files: this rank's own, and on rank 0
-// all.
+// all. An error that IsNoSpace: a disk is full, here or at another rank; there
+// is no new checkpoint, but the ranks may go on. After any other, they cannot.
 absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
     const std::string& dir, const CheckpointInfo& info,
     const ShardedOptimizer& optimizer, Collective& ranks);

@@ -18,6 +18,7 @@ inline constexpr int kExitInvalid = 3;
 struct RankCommand {
   std::string workspace;
   int link_fd = -1;
+  bool standby = false;  // Waits for its Start as long as the daemon lives.
 };
 // One rank of an attempt, under a daemon.
 int RunRankCommand(const RankCommand& command);
@@ -27,8 +28,9 @@ struct RunCommand {
   std::string model_root;
   std::string output;
   int world = 1;
-  int rank = 0;         // Other than 0 for the processes that rank 0 starts.
-  std::string program;  // argv[0], to start the other ranks.
+  int rank = 0;  // Other than 0 for the processes that rank 0 starts,
+  int shared_memory_fd = -1;  // which inherit this.
+  std::string program;        // argv[0], to start the other ranks.
 };
 // A whole job, alone: all lanes on --world ranks of this machine.
 int RunRunCommand(const RunCommand& command);

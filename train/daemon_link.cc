@@ -6,7 +6,6 @@
 
 #include <utility>
 
-#include "common/frame.h"
 #include "common/status.h"
 
 namespace ft {
@@ -38,6 +37,11 @@ absl::StatusOr<v1::RankStart> DaemonLink::ReceiveStart(absl::Duration timeout) {
   return *start_;
 }
 
+UniqueFd DaemonLink::TakeSharedMemory() {
+  absl::MutexLock lock(&mutex_);
+  return std::move(shared_memory_);
+}
+
 void DaemonLink::Ready(const v1::RankReadyNotice& notice) {
   v1::FromRank message;
   *message.mutable_ready() = notice;
@@ -60,6 +64,12 @@ absl::Status DaemonLink::WaitForBegin(absl::Duration timeout) {
 void DaemonLink::Step(const v1::StepMetrics& step) {
   v1::FromRank message;
   *message.mutable_step() = step;
+  Send(std::move(message));
+}
+
+void DaemonLink::SnapshotSealed(const v1::SnapshotSealed& sealed) {
+  v1::FromRank message;
+  *message.mutable_snapshot_sealed() = sealed;
   Send(std::move(message));
 }
 
@@ -129,7 +139,7 @@ absl::StatusOr<std::string> DaemonLink::GetKey(absl::string_view key,
 }
 
 void DaemonLink::ReadLoop() {
-  FrameReader frames(fd_);
+  FrameAndFdReader frames(fd_);
   while (true) {
     const absl::StatusOr<std::string> bytes = frames.Read();
     v1::ToRank message;
@@ -137,15 +147,16 @@ void DaemonLink::ReadLoop() {
       daemon_gone_();
       return;
     }
-    Take(std::move(message));
+    Take(std::move(message), frames);
   }
 }
 
-void DaemonLink::Take(v1::ToRank message) {
+void DaemonLink::Take(v1::ToRank message, FrameAndFdReader& frames) {
   absl::MutexLock lock(&mutex_);
   switch (message.message_case()) {
     case v1::ToRank::kStart:
       start_ = std::move(*message.mutable_start());
+      if (start_->has_shared_memory()) shared_memory_ = frames.TakeDescriptor();
       break;
     case v1::ToRank::kRendezvousReply:
       keys_[message.rendezvous_reply().key()] =

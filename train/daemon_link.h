@@ -16,6 +16,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "common/file.h"
+#include "common/frame.h"
 #include "train/link.h"
 
 namespace ft {
@@ -35,9 +37,13 @@ class DaemonLink : public Link {
   // DEADLINE_EXCEEDED: none within `timeout`.
   absl::StatusOr<v1::RankStart> ReceiveStart(absl::Duration timeout);
 
+  // The shared memory that came with it; closed if none did.
+  UniqueFd TakeSharedMemory();
+
   void Ready(const v1::RankReadyNotice& notice) override;
   absl::Status WaitForBegin(absl::Duration timeout) override;
   void Step(const v1::StepMetrics& step) override;
+  void SnapshotSealed(const v1::SnapshotSealed& sealed) override;
   void Checkpointed(const v1::CheckpointFiles& files) override;
   void Exported(const v1::ExportFiles& files) override;
   void Tell(const v1::Event& event) override;
@@ -50,7 +56,7 @@ class DaemonLink : public Link {
  private:
   void ReadLoop();
   void WriteLoop();
-  void Take(v1::ToRank message);
+  void Take(v1::ToRank message, FrameAndFdReader& frames);
   void Send(v1::FromRank message);
 
   const int fd_;
@@ -58,6 +64,7 @@ class DaemonLink : public Link {
 
   absl::Mutex mutex_;  // Never held while reading or writing.
   std::optional<v1::RankStart> start_ ABSL_GUARDED_BY(mutex_);
+  UniqueFd shared_memory_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::string> keys_ ABSL_GUARDED_BY(mutex_);
   bool begun_ ABSL_GUARDED_BY(mutex_) = false;
   RankRequests requests_ ABSL_GUARDED_BY(mutex_);

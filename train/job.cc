@@ -61,6 +61,10 @@ RankJob JobOf(const v1::RankStart& start) {
       .train_files = {start.train_files().begin(), start.train_files().end()},
       .validation_file = start.validation_file(),
       .source_checkpoint_dir = start.source_checkpoint_dir(),
+      .snapshot_ring = start.snapshot_ring(),
+      .snapshot_bytes = start.snapshot_bytes(),
+      .source_snapshot_steps = {start.source_snapshot_steps().begin(),
+                                start.source_snapshot_steps().end()},
       .secret = start.secret(),
       .bind_address =
           start.bind_address().empty() ? "127.0.0.1" : start.bind_address()};

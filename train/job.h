@@ -30,7 +30,15 @@ struct RankJob {
   std::vector<std::string> train_files;  // Of spec.data.train, in order.
   std::string validation_file;           // Empty: none, or a share.
   std::string source_checkpoint_dir;     // Empty: from the beginning.
+  // The ring of this rank's local snapshots, the most bytes it may take, and
+  // the steps in it to go on from, the best first. Empty: no snapshots.
+  std::string snapshot_ring;
+  int64_t snapshot_bytes = 0;
+  std::vector<int64_t> source_snapshot_steps;
   std::string secret;
+  // A descriptor of memory that all ranks share, for they are all on this
+  // machine; not owned. -1: they meet by TCP.
+  int shared_memory = -1;
   std::string bind_address = "127.0.0.1";
 
   int64_t lanes() const { return spec.determinism().lanes(); }

@@ -38,6 +38,7 @@ class Link {
   virtual absl::Status WaitForBegin(absl::Duration timeout) = 0;
 
   virtual void Step(const v1::StepMetrics& step) = 0;
+  virtual void SnapshotSealed(const v1::SnapshotSealed& sealed) = 0;
   virtual void Checkpointed(const v1::CheckpointFiles& files) = 0;
   virtual void Exported(const v1::ExportFiles& files) = 0;
   virtual void Tell(const v1::Event& event) = 0;

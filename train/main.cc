@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/version.h"
 #include "train/commands.h"
+#include "train/crash_stack.h"
 #include "train/local_job.h"
 
 namespace {
@@ -21,6 +22,7 @@ constexpr char kExamples[] = R"(
 }  // namespace
 
 int main(int argc, char** argv) {
+  ft::WriteStackOnCrash(argv[0]);
   CLI::App app("Train a language model, alone or as one rank of a gang.\n" +
                std::string(kExamples));
   app.require_subcommand(1);
@@ -34,6 +36,7 @@ int main(int argc, char** argv) {
   CLI::App* command = app.add_subcommand("rank", "One rank, under ft-worker");
   command->add_option("--workspace", rank.workspace)->required();
   command->add_option("--link_fd", rank.link_fd)->required();
+  command->add_flag("--standby", rank.standby);
   command->callback([&] { code = ft::RunRankCommand(rank); });
 
   ft::RunCommand run;
@@ -46,6 +49,7 @@ int main(int argc, char** argv) {
   command->add_option("--world", run.world, "Ranks; must divide the lanes")
       ->check(CLI::Range(1, 1024));
   command->add_option("--rank", run.rank)->group("");
+  command->add_option("--shared_memory_fd", run.shared_memory_fd)->group("");
   command->callback([&] {
     run.model_root = model_root;
     code = ft::RunRunCommand(run);

@@ -8,8 +8,7 @@
 
 namespace ft {
 
-NullLink::NullLink(NullLinkOptions options)
-    : options_(std::move(options)), store_(options_.rendezvous_dir) {}
+NullLink::NullLink(NullLinkOptions options) : options_(std::move(options)) {}
 
 void NullLink::Ready(const v1::RankReadyNotice& notice) {
   if (options_.progress == nullptr) return;
@@ -34,6 +33,8 @@ void NullLink::Step(const v1::StepMetrics& step) {
                 step.learning_rate(),
                 step.seconds() > 0 ? step.tokens() / step.seconds() : 0.0);
 }
+
+void NullLink::SnapshotSealed(const v1::SnapshotSealed&) {}
 
 void NullLink::Checkpointed(const v1::CheckpointFiles& files) {
   if (options_.progress == nullptr) return;
@@ -60,13 +61,13 @@ RankRequests NullLink::TakeRequests() {
   return requests;
 }
 
-absl::Status NullLink::SetKey(absl::string_view key, absl::string_view value) {
-  return store_.Set(key, value);
+absl::Status NullLink::SetKey(absl::string_view, absl::string_view) {
+  return absl::FailedPreconditionError("a rank alone has nobody to tell a key");
 }
 
-absl::StatusOr<std::string> NullLink::GetKey(absl::string_view key,
-                                             absl::Duration timeout) {
-  return store_.Get(key, timeout);
+absl::StatusOr<std::string> NullLink::GetKey(absl::string_view,
+                                             absl::Duration) {
+  return absl::FailedPreconditionError("a rank alone has nobody to ask a key");
 }
 
 }  // namespace ft

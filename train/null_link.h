@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The link of a rank that stands alone (`ft-train run`): progress becomes lines
-// on stderr, keys are files in a folder shared with the other ranks, if there
-// are others, and Ctrl-C is a request to yield.
+// on stderr, and Ctrl-C is a request to yield. There are no keys: the ranks of
+// one machine meet in memory.
 
 #pragma once
 
@@ -10,15 +10,11 @@
 #include <cstdio>
 #include <string>
 
-#include "collective/file_rendezvous_store.h"
 #include "train/link.h"
 
 namespace ft {
 
 struct NullLinkOptions {
-  // Where keys are exchanged; must exist. Empty: a world of one.
-  std::string rendezvous_dir;
-
   // Where progress is printed; null: nowhere.
   std::FILE* progress = stderr;
 
@@ -33,18 +29,19 @@ class NullLink : public Link {
   void Ready(const v1::RankReadyNotice& notice) override;
   absl::Status WaitForBegin(absl::Duration timeout) override;
   void Step(const v1::StepMetrics& step) override;
+  void SnapshotSealed(const v1::SnapshotSealed& sealed) override;
   void Checkpointed(const v1::CheckpointFiles& files) override;
   void Exported(const v1::ExportFiles& files) override;
   void Tell(const v1::Event& event) override;
   void Exit(const v1::RankExit& exit) override;
   RankRequests TakeRequests() override;
+  // Both FAILED_PRECONDITION.
   absl::Status SetKey(absl::string_view key, absl::string_view value) override;
   absl::StatusOr<std::string> GetKey(absl::string_view key,
                                      absl::Duration timeout) override;
 
  private:
   const NullLinkOptions options_;
-  FileRendezvousStore store_;
 };
 
 }  // namespace ft

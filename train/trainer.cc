@@ -4,9 +4,11 @@
 
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
+#include "common/failpoint.h"
 #include "common/status.h"
 
 namespace ft {
@@ -77,12 +79,16 @@ absl::Status Trainer::RunRound(
     optimizer_.TakeLane();
   }
   watch.AddTo(report.forward_backward_seconds);
+  Pass(Failpoint::kReduceBegins);
   FT_RETURN_IF_ERROR(optimizer_.ReduceScatterRound());
+  Pass(Failpoint::kReduced);
   watch.AddTo(report.reduce_seconds);
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests) {
+absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests,
+                                         int64_t sealed_step) {
+  Pass(Failpoint::kStepBegins);
   Stopwatch watch;
   const StepPlan plan = loader_.Plan(cursor_);
   if (plan.targets == 0) {
@@ -109,6 +115,7 @@ absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests) {
        {requests.checkpoint, requests.yield, requests.stop}) {
     mine.push_back(request ? 1 : 0);
   }
+  mine.push_back(static_cast<double>(sealed_step));
   FT_ASSIGN_OR_RETURN(const std::vector<double> all,
                       GatherDoubles(ranks_, mine), "gather of losses");
   for (int rank = 0; rank < ranks_.size(); ++rank) {
@@ -119,6 +126,9 @@ absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests) {
     report.requests.checkpoint |= *block++ != 0;
     report.requests.yield |= *block++ != 0;
     report.requests.stop |= *block++ != 0;
+    const auto sealed = static_cast<int64_t>(*block++);
+    report.sealed_step =
+        rank == 0 ? sealed : std::min(report.sealed_step, sealed);
   }
 
   FT_ASSIGN_OR_RETURN(report.grad_norm,
@@ -129,7 +139,9 @@ absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests) {
     return report;
   }
   watch = Stopwatch();
+  Pass(Failpoint::kUpdateBegins);
   FT_RETURN_IF_ERROR(optimizer_.Update(report.learning_rate));
+  Pass(Failpoint::kUpdated);
   watch.AddTo(report.update_seconds);
   ++completed_steps_;
   cursor_ = plan.after;

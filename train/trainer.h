@@ -47,6 +47,8 @@ struct StepReport {
          update_seconds = 0;
   // Whether any rank was asked for it; every rank sees the same.
   RankRequests requests;
+  // The newest step whose local snapshot every rank had sealed.
+  int64_t sealed_step = 0;
 };
 
 // Not thread-safe.
@@ -57,13 +59,14 @@ class Trainer {
           ShardedOptimizer& optimizer, const Loader& loader, Collective& ranks);
 
   // Takes one optimizer step. Collective: every rank must call it. `requests`
-  // are this rank's own.
+  // and `sealed_step`, its newest sealed snapshot, are this rank's own.
   //
   //   INVALID_ARGUMENT  no token of the step has a target: the same on every
   //                     rank, and no parameter has changed.
   // Any other error may be this rank's alone while the others wait in a
   // collective: the caller must end the process, and the daemon the attempt.
-  absl::StatusOr<StepReport> Step(const RankRequests& requests);
+  absl::StatusOr<StepReport> Step(const RankRequests& requests,
+                                  int64_t sealed_step);
 
   // Mean loss over all targets of `loader`'s data in one walk. Collective.
   absl::StatusOr<double> Evaluate(const Loader& loader);

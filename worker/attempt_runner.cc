@@ -6,15 +6,19 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "artifact/manifest.h"
 #include "common/digest.h"
+#include "common/failpoint.h"
 #include "common/file.h"
 #include "common/grpc_status.h"
 #include "common/id.h"
 #include "common/log.h"
+#include "common/no_space.h"
+#include "common/shared_memory.h"
 #include "common/status.h"
 
 namespace ft {
@@ -49,6 +53,17 @@ v1::AttemptEnded EndedBy(v1::AttemptCause cause, const absl::Status& status) {
 
 bool IsStale(const absl::Status& status) {
   return ReasonOf(status) == "STALE_EPOCH";
+}
+
+// A disk is full, ours or the coordinator's.
+bool IsFull(const absl::Status& status) {
+  return IsNoSpace(status) || ReasonOf(status) == "STORE_FULL";
+}
+
+// What another try may find better.
+bool IsPassing(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         IsFull(status);
 }
 
 }  // namespace
@@ -113,9 +128,15 @@ void AttemptRunner::SayEnded(v1::AttemptEnded ended) {
     if (ended.last_step() == 0) ended.set_last_step(step_);
     if (fenced_) return;
   }
+  if (host_.snapshots != nullptr) {
+    for (const v1::SnapshotShard& shard : host_.snapshots->Shards(job_id())) {
+      *ended.add_snapshots() = shard;
+    }
+  }
   v1::AttemptUpdate update = NewUpdate();
   *update.mutable_ended() = std::move(ended);
   host_.update(update);
+  Pass(Failpoint::kEndedTold);
 }
 
 void AttemptRunner::Warn(const std::string& message) {
@@ -127,12 +148,32 @@ void AttemptRunner::Warn(const std::string& message) {
       {{"job", job_id()}, {"epoch", epoch()}, {"message", message}});
 }
 
+// Tells when a disk becomes full, and when there is space again. Returns
+// whether it is full.
+bool AttemptRunner::NoteSpace(const absl::Status& status) {
+  const bool is_full = IsFull(status);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (is_full == has_no_space_) return is_full;
+    has_no_space_ = is_full;
+  }
+  v1::Event event;
+  event.set_kind(v1::EVENT_KIND_CONDITION);
+  event.set_message(is_full ? std::string(status.message())
+                            : "there is space again");
+  (*event.mutable_fields())["type"] = "NO_SPACE";
+  (*event.mutable_fields())["is_on"] = is_full ? "true" : "false";
+  host_.event(event, nullptr);
+  return is_full;
+}
+
 void AttemptRunner::Run() {
   v1::AttemptUpdate accepted = NewUpdate();
   accepted.mutable_accepted();
   host_.update(accepted);
 
   absl::Status status = Prepare();
+  while (NoteSpace(status) && !StopsWithin(kUploadPause)) status = Prepare();
   if (status.ok()) status = StartRanks();
   if (!status.ok()) {
     KillAll();
@@ -210,51 +251,96 @@ absl::Status AttemptRunner::Prepare() {
                         fetch(validation.sha256(), validation.bytes(),
                               validation.path(), spec.data().train_size()));
   }
+  Pass(Failpoint::kInputFetched);
   if (!order_.source_manifest_sha256().empty()) {
     const std::string source = JoinPath(dir_, "source");
     FT_RETURN_IF_ERROR(
         host_.inputs->FetchManifest(order_.source_manifest_sha256(), source),
         "checkpoint of step ", order_.source_step());
     start_.set_source_checkpoint_dir(source);
+    Pass(Failpoint::kSourceFetched);
+  }
+  *start_.mutable_source_snapshot_steps() = order_.source_snapshot_steps();
+  return absl::OkStatus();
+}
+
+// For a gang that is all here; closed otherwise, and where there is not so much
+// memory: then the ranks meet by TCP.
+UniqueFd AttemptRunner::SharedMemory() {
+  const auto ranks = static_cast<int64_t>(local_ranks_.size());
+  if (ranks < 2 || order_.placement().ranks_size() != ranks) return UniqueFd();
+  absl::StatusOr<UniqueFd> memory = CreateSharedMemory(
+      absl::StrCat("ft-", epoch()), ranks * kSharedMemoryBytesPerRank);
+  if (memory.ok()) return *std::move(memory);
+  Log(LogSeverity::kWarn, "worker", "ranks meet by TCP",
+      {{"job", job_id()}, {"why", memory.status().message()}});
+  return UniqueFd();
+}
+
+absl::Status AttemptRunner::StartRanks() {
+  const UniqueFd shared_memory = SharedMemory();
+  for (const int rank : local_ranks_) {
+    if (Stopping()) return absl::CancelledError("stopped before the start");
+    FT_RETURN_IF_ERROR(StartRank(rank, shared_memory), "start rank ", rank);
   }
   return absl::OkStatus();
 }
 
-absl::Status AttemptRunner::StartRanks() {
-  for (const int rank : local_ranks_) {
-    if (Stopping()) return absl::CancelledError("stopped before the start");
-    const std::string workspace = JoinPath(dir_, absl::StrCat("rank-", rank));
-    FT_RETURN_IF_ERROR(MakeDirs(workspace, 0700));
-    FT_ASSIGN_OR_RETURN(
-        SpawnedRank process,
-        host_.spawner->Spawn(host_.config->train_program, workspace),
-        "start rank ", rank);
-    auto link = std::make_unique<RankLink>(
-        rank, std::move(process), JoinPath(workspace, "rank.log"),
-        RankLink::Callbacks{
-            .on_message =
-                [this](int from, const v1::FromRank& message) {
-                  OnMessage(from, message);
-                },
-            .on_line =
-                [this](int from, const std::string& text) {
-                  v1::LogLine line;
-                  line.set_rank(from);
-                  line.set_epoch(epoch());
-                  line.set_text(text);
-                  Stamp(*line.mutable_at());
-                  host_.log(line);
-                },
-            .on_end = [this](const RankEnding& end) { OnRankEnd(end); }});
-    v1::ToRank message;
-    *message.mutable_start() = start_;
-    message.mutable_start()->set_rank(rank);
-    message.mutable_start()->set_workspace(workspace);
-    link->Send(message);
-    absl::MutexLock lock(&mutex_);
-    heard_at_ = absl::Now();
-    links_[rank] = std::move(link);
+absl::Status AttemptRunner::StartRank(int rank, const UniqueFd& shared_memory) {
+  const std::string workspace = JoinPath(dir_, absl::StrCat("rank-", rank));
+  FT_RETURN_IF_ERROR(MakeDirs(workspace, 0700));
+  v1::ToRank message;
+  v1::RankStart& start = *message.mutable_start();
+  start = start_;
+  start.set_rank(rank);
+  start.set_workspace(workspace);
+  start.set_has_shared_memory(shared_memory.is_open());
+  if (host_.snapshots != nullptr) {
+    const absl::StatusOr<SnapshotStore::Place> place =
+        host_.snapshots->PlaceFor(job_id(), rank,
+                                  static_cast<int>(local_ranks_.size()));
+    if (place.ok()) {
+      start.set_snapshot_ring(place->ring);
+      start.set_snapshot_bytes(place->bytes);
+    } else {
+      Warn(absl::StrCat("no local snapshots: ", place.status().message()));
+    }
   }
+
+  Pass(Failpoint::kSpawnBegins);
+  std::optional<SpawnedRank> process;
+  if (host_.warm_ranks != nullptr) process = host_.warm_ranks->Take();
+  if (!process.has_value()) {
+    FT_ASSIGN_OR_RETURN(
+        process, host_.spawner->Spawn(host_.config->train_program, workspace,
+                                      /*stands_by=*/false));
+  }
+  Pass(Failpoint::kSpawned);
+  auto link = std::make_unique<RankLink>(
+      rank, *std::move(process), JoinPath(workspace, "rank.log"),
+      RankLink::Callbacks{
+          .on_message =
+              [this](int from, const v1::FromRank& message) {
+                OnMessage(from, message);
+              },
+          .on_line =
+              [this](int from, const std::string& text) {
+                v1::LogLine line;
+                line.set_rank(from);
+                line.set_epoch(epoch());
+                line.set_text(text);
+                Stamp(*line.mutable_at());
+                host_.log(line);
+              },
+          .on_end = [this](const RankEnding& end) { OnRankEnd(end); }});
+  if (shared_memory.is_open()) {
+    link->SendWithFd(message, shared_memory.get());
+  } else {
+    link->Send(message);
+  }
+  absl::MutexLock lock(&mutex_);
+  heard_at_ = absl::Now();
+  links_[rank] = std::move(link);
   return absl::OkStatus();
 }
 
@@ -281,6 +367,7 @@ void AttemptRunner::OpenBarrier() {
   v1::ToRank message;
   message.mutable_begin();
   SendToAll(message);
+  Pass(Failpoint::kBarrierOpened);
 }
 
 void AttemptRunner::Yield(absl::Duration grace) {
@@ -369,6 +456,7 @@ void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
       v1::AttemptUpdate update = NewUpdate();
       update.mutable_rank_ready()->set_rank(rank);
       host_.update(update);
+      Pass(Failpoint::kReadyTold);
       return;
     }
     case v1::FromRank::kStep: {
@@ -393,6 +481,7 @@ void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
       return;
     }
     case v1::FromRank::kCheckpointFiles: {
+      Pass(Failpoint::kCheckpointHandedOver);
       absl::MutexLock lock(&mutex_);
       uploads_.push_back({rank, message.checkpoint_files()});
       return;
@@ -405,13 +494,17 @@ void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
     case v1::FromRank::kEvent:
       host_.event(message.event(), nullptr);
       return;
+    case v1::FromRank::kSnapshotSealed:  // The ring itself is asked.
     case v1::FromRank::kExit:
     case v1::FromRank::MESSAGE_NOT_SET:
       return;
   }
 }
 
-void AttemptRunner::OnRankEnd(const RankEnding& ending) {
+void AttemptRunner::OnRankEnd(RankEnding ending) {
+  if (ending.end.signal == SIGKILL && !ending.was_killed) {
+    ending.oom_kills = host_.take_oom_kills();
+  }
   Log(ending.is_success() ? LogSeverity::kInfo : LogSeverity::kWarn, "worker",
       "rank ended",
       {{"job", job_id()},
@@ -419,6 +512,7 @@ void AttemptRunner::OnRankEnd(const RankEnding& ending) {
        {"rank", ending.rank},
        {"exit_code", ending.end.exit_code},
        {"signal", ending.end.signal}});
+  Pass(Failpoint::kRankGone);
   absl::MutexLock lock(&mutex_);
   endings_.push_back(ending);
 }
@@ -495,7 +589,9 @@ void AttemptRunner::End() {
     return SayEnded(std::move(ended));
   }
   // The job ends soon after: its last steps and lines are there first.
-  host_.flush();
+  while (!host_.flush() && !Stopping()) {
+  }
+  Pass(Failpoint::kRanksDone);
   v1::AttemptUpdate update = NewUpdate();
   for (const int rank : local_ranks_)
     update.mutable_ranks_done()->add_ranks(rank);
@@ -519,8 +615,9 @@ void AttemptRunner::End() {
   }
   while (true) {
     const absl::Status status = PublishExport();
+    NoteSpace(status);
     if (status.ok() || IsStale(status) || Stopping()) return;
-    if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
+    if (!IsPassing(status)) {
       return SayEnded(EndedBy(v1::ATTEMPT_CAUSE_RANK_EXIT, status));
     }
     StopsWithin(kUploadPause);
@@ -546,12 +643,14 @@ void AttemptRunner::UploadLoop() {
       uploading_ = true;
     }
     absl::Status status = StoreCheckpoint(upload);
-    // The other workers count on our part: a coordinator that is away is
-    // waited for.
-    while ((absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) &&
-           !StopsWithin(kUploadPause)) {
+    // The other workers count on our part: a coordinator that is away, or whose
+    // disk is full, is waited for.
+    while (IsPassing(status)) {
+      NoteSpace(status);
+      if (StopsWithin(kUploadPause)) break;
       status = StoreCheckpoint(upload);
     }
+    NoteSpace(status);
     if (!status.ok() && !IsStale(status) && !Stopping()) {
       // The ranks go on; the next checkpoint is another try.
       Warn(absl::StrCat("checkpoint of step ", upload.files.step(),
@@ -569,6 +668,7 @@ absl::Status AttemptRunner::StoreCheckpoint(const Upload& upload) {
                                    file.sha256(), Writer()),
         file.path());
   }
+  Pass(Failpoint::kShardUploaded);
   if (upload.files.all().empty()) return absl::OkStatus();
 
   v1::Manifest manifest;
@@ -598,17 +698,27 @@ absl::Status AttemptRunner::StoreCheckpoint(const Upload& upload) {
       return absl::CancelledError("stopped while shards were missing");
     }
   }
+  Pass(Failpoint::kShardsThere);
   const std::string bytes = SerializeManifest(manifest);
   FT_RETURN_IF_ERROR(host_.transfer->UploadBytes(bytes, Writer()), "manifest");
+  Pass(Failpoint::kManifestUploaded);
   v1::CommitArtifactRequest commit;
   commit.set_manifest_sha256(Sha256Hex(bytes));
   commit.set_job_id(job_id());
   commit.set_epoch(epoch());
   commit.set_request_id(MakeRequestId());
-  return host_.transfer->Commit(commit).status();
+  // No later attempt takes the steps up to this one again: what was said of
+  // them is there first.
+  if (!host_.flush()) {
+    return absl::UnavailableError("the coordinator takes no reports");
+  }
+  FT_RETURN_IF_ERROR(host_.transfer->Commit(commit).status());
+  Pass(Failpoint::kCheckpointCommitted);
+  return absl::OkStatus();
 }
 
 absl::Status AttemptRunner::PublishExport() {
+  Pass(Failpoint::kPublishBegins);
   v1::ExportFiles files;
   std::string name;
   {
@@ -642,7 +752,10 @@ absl::Status AttemptRunner::PublishExport() {
   commit.set_job_id(job_id());
   commit.set_epoch(epoch());
   commit.set_request_id(absl::StrCat("publish-", epoch()));
-  return host_.transfer->Commit(commit).status();
+  Pass(Failpoint::kExportUploaded);
+  FT_RETURN_IF_ERROR(host_.transfer->Commit(commit).status());
+  Pass(Failpoint::kPublished);
+  return absl::OkStatus();
 }
 
 }  // namespace ft

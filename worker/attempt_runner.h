@@ -24,6 +24,8 @@
 #include "worker/config.h"
 #include "worker/inputs.h"
 #include "worker/rank_link.h"
+#include "worker/snapshot_store.h"
+#include "worker/warm_ranks.h"
 
 namespace ft {
 
@@ -33,6 +35,8 @@ struct AttemptHost {
   RankSpawner* spawner = nullptr;
   ArtifactTransfer* transfer = nullptr;
   InputCache* inputs = nullptr;
+  WarmRanks* warm_ranks = nullptr;           // Null: ranks start cold.
+  const SnapshotStore* snapshots = nullptr;  // Null: none are taken.
   // Path and digest of a model under the model root.
   std::function<absl::StatusOr<std::pair<std::string, std::string>>(
       const std::string& name)>
@@ -41,10 +45,12 @@ struct AttemptHost {
   std::function<void(const v1::Event&, const v1::StepMetrics*)> event;
   std::function<void(const v1::StepMetrics&)> step;
   std::function<void(const v1::LogLine&)> log;
-  // Returns when the coordinator has the steps and lines said before, or does
-  // not answer.
-  std::function<void()> flush;
+  // Returns when the coordinator has the events, steps and lines said before;
+  // false: it does not answer.
+  std::function<bool()> flush;
   std::function<void(const v1::ConnectRequest&)> send;
+  // Kills for memory that nobody has asked about.
+  std::function<int()> take_oom_kills;
 };
 
 class AttemptRunner {
@@ -80,18 +86,21 @@ class AttemptRunner {
   void Run();
   absl::Status Prepare();
   absl::Status StartRanks();
+  absl::Status StartRank(int rank, const UniqueFd& shared_memory);
+  UniqueFd SharedMemory();
   void WaitForRanks();
   void End();
   void UploadLoop();
   absl::Status StoreCheckpoint(const Upload& upload);
   absl::Status PublishExport();
   void OnMessage(int rank, const v1::FromRank& message);
-  void OnRankEnd(const RankEnding& ending);
+  void OnRankEnd(RankEnding ending);
   void SendToAll(const v1::ToRank& message);
   void KillAll();
   v1::ConnectRequest Question(int rank, const std::string& key) const;
   void SayEnded(v1::AttemptEnded ended);
   void Warn(const std::string& message);
+  bool NoteSpace(const absl::Status& status);
   v1::AttemptUpdate NewUpdate() const;
   WriterIdentity Writer() const { return {job_id(), epoch()}; }
   bool Stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -123,6 +132,7 @@ class AttemptRunner {
   bool uploads_closed_ ABSL_GUARDED_BY(mutex_) = false;
   // Keys asked for by our ranks, until they are there.
   std::map<std::string, std::set<int>> asked_ ABSL_GUARDED_BY(mutex_);
+  bool has_no_space_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread upload_thread_;

@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/digest.h"
+#include "common/failpoint.h"
 #include "common/file.h"
 #include "common/id.h"
 #include "common/log.h"
@@ -27,6 +29,8 @@ constexpr absl::Duration kHeartbeat = absl::Seconds(1);
 // As long as a restart of the coordinator may take.
 constexpr absl::Duration kFlushTimeout = absl::Seconds(15);
 constexpr absl::Duration kModelScan = absl::Seconds(2);
+// From the start of a rank until its successor is loaded.
+constexpr absl::Duration kWarmRefill = absl::Seconds(2);
 // Bulk that the coordinator does not take: the oldest goes first.
 constexpr size_t kMaxUnacknowledgedReports = 20'000;
 
@@ -63,11 +67,18 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(WorkerConfig config) {
     return ErrnoStatus(errno,
                        absl::StrCat("--train_program ", config.train_program));
   }
+  // Ranks work in folders of their own.
+  for (std::string* path : {&config.data_dir, &config.model_root,
+                            &config.train_program, &config.snapshot_dir}) {
+    if (!path->empty()) *path = std::filesystem::absolute(*path);
+  }
   FT_RETURN_IF_ERROR(MakeDirs(config.data_dir, 0700));
   FT_ASSIGN_OR_RETURN(UniqueFd lock, LockFolder(config.data_dir));
-  // Workspaces of a daemon that died belong to nobody.
-  FT_RETURN_IF_ERROR(RemoveTree(config.jobs_dir()));
-  FT_RETURN_IF_ERROR(MakeDirs(config.jobs_dir(), 0700));
+  // What a daemon that died had begun belongs to nobody.
+  for (const std::string& dir : {config.jobs_dir(), config.temp_dir()}) {
+    FT_RETURN_IF_ERROR(RemoveTree(dir));
+    FT_RETURN_IF_ERROR(MakeDirs(dir, 0700));
+  }
   FT_RETURN_IF_ERROR(MakeDirs(config.cache_dir(), 0700));
   FT_ASSIGN_OR_RETURN(const std::string token,
                       ReadTokenFile(config.token_file));
@@ -96,8 +107,11 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
       token_(std::move(token)),
       lock_(std::move(lock)),
       instance_id_(RandomHex(16)),
+      memory_events_(
+          FindMemoryEvents(ReadFile("/proc/self/cgroup", 1 << 16).value_or(""),
+                           "/sys/fs/cgroup")),
       transfer_(std::make_unique<ArtifactTransfer>(
-          MakeChannel(config_.coordinator), token_)),
+          MakeChannel(config_.coordinator), token_, config_.temp_dir())),
       inputs_(std::make_unique<InputCache>(config_.cache_dir(), *transfer_)),
       model_root_(config_.model_root) {
   {
@@ -110,6 +124,15 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
     }
   }
   TrimCache();
+  OpenSnapshots();
+  if (config_.warm_ranks) {
+    warm_ranks_ = std::make_unique<WarmRanks>(
+        WarmRanks::Options{.program = config_.train_program,
+                           .workspace = config_.jobs_dir(),
+                           .count = config_.slots,
+                           .refill_delay = config_.Scaled(kWarmRefill)},
+        spawner_);
+  }
   client_ = std::make_unique<CoordinatorClient>(
       config_, token_,
       CoordinatorClient::Callbacks{
@@ -139,7 +162,26 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
                 return all;
               }});
   heartbeat_thread_ = std::thread([this] { HeartbeatLoop(); });
+  farewell_thread_ = std::thread([this] { FarewellLoop(); });
   model_thread_ = std::thread([this] { ModelLoop(); });
+}
+
+// Snapshots are worth having, not needed: without a place for them jobs go back
+// to their checkpoints.
+void Daemon::OpenSnapshots() {
+  const std::string dir = config_.snapshot_dir.empty()
+                              ? DefaultSnapshotDir(config_.data_dir)
+                              : config_.snapshot_dir;
+  absl::StatusOr<SnapshotStore> store =
+      SnapshotStore::Open(dir, config_.snapshot_bytes);
+  if (store.ok()) {
+    snapshots_ = *std::move(store);
+    return;
+  }
+  Log(LogSeverity::kWarn, "worker",
+      "no local snapshots: a rank's death costs the steps since the last "
+      "checkpoint",
+      {{"why", store.status().message()}});
 }
 
 Daemon::~Daemon() {
@@ -154,7 +196,9 @@ Daemon::~Daemon() {
   for (auto& [epoch, held] : attempts) held.runner->Stop(/*is_fenced=*/true);
   attempts.clear();
   leaving.clear();
+  warm_ranks_.reset();
   heartbeat_thread_.join();
+  farewell_thread_.join();
   model_thread_.join();
   http_.reset();
   client_.reset();
@@ -172,6 +216,11 @@ v1::Attach Daemon::MakeAttach() {
     attach.mutable_models()->Add(models_.begin(), models_.end());
   }
   absl::MutexLock lock(&mutex_);
+  if (snapshots_.has_value()) {
+    for (const v1::SnapshotShard& shard : snapshots_->Shards()) {
+      *attach.add_snapshots() = shard;
+    }
+  }
   for (const auto& [epoch, held] : attempts_) {
     v1::AttachedAttempt* attempt = attach.add_attempts();
     attempt->set_job_id(held.runner->job_id());
@@ -192,24 +241,8 @@ void Daemon::OnMessage(const v1::ConnectResponse& message) {
   switch (message.message_case()) {
     case v1::ConnectResponse::kAttached:
       return OnAttached(message.attached());
-    case v1::ConnectResponse::kHeartbeatReply: {
-      const auto& valid = message.heartbeat_reply().valid_epochs();
-      std::vector<uint64_t> fenced;
-      {
-        absl::MutexLock lock(&mutex_);
-        // Only the answer to the newest question: an older one does not know
-        // what came since.
-        if (message.heartbeat_reply().seq() != heartbeat_seq_) return;
-        // An order may have come between the question and its answer.
-        for (const uint64_t epoch : asked_epochs_) {
-          if (std::find(valid.begin(), valid.end(), epoch) == valid.end()) {
-            fenced.push_back(epoch);
-          }
-        }
-      }
-      for (const uint64_t epoch : fenced) Fence(epoch);
-      return;
-    }
+    case v1::ConnectResponse::kHeartbeatReply:
+      return OnHeartbeatReply(message.heartbeat_reply());
     case v1::ConnectResponse::kStartAttempt:
       return StartAttempt(message.start_attempt());
     case v1::ConnectResponse::kOpenBarrier:
@@ -245,10 +278,43 @@ void Daemon::OnMessage(const v1::ConnectResponse& message) {
   }
 }
 
+void Daemon::OnHeartbeatReply(const v1::HeartbeatReply& reply) {
+  const auto& valid = reply.valid_epochs();
+  std::vector<uint64_t> fenced;
+  {
+    absl::MutexLock lock(&mutex_);
+    // Only the answer to the newest question: an older one does not know what
+    // came since.
+    if (reply.seq() != heartbeat_seq_) return;
+    // An order may have come between the question and its answer.
+    for (const uint64_t epoch : asked_epochs_) {
+      if (std::find(valid.begin(), valid.end(), epoch) == valid.end()) {
+        fenced.push_back(epoch);
+      }
+    }
+    DropSnapshots(reply);
+  }
+  for (const uint64_t epoch : fenced) Fence(epoch);
+}
+
+// Those of jobs that have left this worker.
+void Daemon::DropSnapshots(const v1::HeartbeatReply& reply) {
+  std::set<std::string> kept(reply.kept_snapshot_jobs().begin(),
+                             reply.kept_snapshot_jobs().end());
+  // What came since the question, or whose ranks may still be here.
+  for (const auto& [epoch, held] : attempts_) {
+    kept.insert(held.runner->job_id());
+  }
+  for (const std::string& job : asked_jobs_) {
+    if (!kept.contains(job)) snapshots_->Drop(job);
+  }
+}
+
 void Daemon::OnAttached(const v1::Attached& attached) {
   Log(LogSeverity::kInfo, "worker", "attached",
       {{"coordinator", config_.coordinator},
        {"incarnation", attached.incarnation()}});
+  Pass(Failpoint::kWorkerAttached);
   absl::MutexLock lock(&mutex_);
   // Everything is said again: orders and updates are idempotent by epoch.
   for (auto& [epoch, held] : attempts_) {
@@ -298,6 +364,7 @@ void Daemon::StartAttempt(const v1::StartAttempt& order) {
   if (closing_) return;
   Log(LogSeverity::kInfo, "worker", "attempt starts",
       {{"job", order.job_id()}, {"epoch", order.epoch()}});
+  Pass(Failpoint::kOrderTaken);
   Held& held = attempts_[order.epoch()];
   held.runner = std::make_unique<AttemptRunner>(order, HostFor(order.epoch()));
 }
@@ -311,7 +378,7 @@ void Daemon::Fence(uint64_t epoch) {
     runner = std::move(held->second.runner);
     attempts_.erase(held);
     runner->Stop(/*is_fenced=*/true);
-    // Joined by the heartbeat's thread: its own threads may be in here.
+    // Its own threads may be in here.
     leaving_.push_back(std::move(runner));
   }
   Log(LogSeverity::kInfo, "worker", "attempt left", {{"epoch", epoch}});
@@ -323,6 +390,9 @@ AttemptHost Daemon::HostFor(uint64_t epoch) {
   host.spawner = &spawner_;
   host.transfer = transfer_.get();
   host.inputs = inputs_.get();
+  host.warm_ranks = warm_ranks_.get();
+  host.snapshots = snapshots_.has_value() ? &*snapshots_ : nullptr;
+  host.take_oom_kills = [this] { return memory_events_.Take(absl::Now()); };
   host.find_model = [this](const std::string& name) { return FindModel(name); };
   host.update = [this, epoch](const v1::AttemptUpdate& update) {
     absl::MutexLock lock(&mutex_);
@@ -366,14 +436,15 @@ AttemptHost Daemon::HostFor(uint64_t epoch) {
   };
   host.flush = [this, epoch] {
     absl::MutexLock lock(&mutex_);
-    if (attempts_.find(epoch) == attempts_.end()) return;
+    if (attempts_.find(epoch) == attempts_.end()) return true;
     FlushReports(epoch);
     const auto is_taken = [this,
                            epoch]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       const auto held = attempts_.find(epoch);
-      return held == attempts_.end() || held->second.reports.empty();
+      return held == attempts_.end() ||
+             (held->second.reports.empty() && held->second.events.empty());
     };
-    mutex_.AwaitWithTimeout(absl::Condition(&is_taken), kFlushTimeout);
+    return mutex_.AwaitWithTimeout(absl::Condition(&is_taken), kFlushTimeout);
   };
   host.send = [this, epoch](const v1::ConnectRequest& request) {
     absl::MutexLock lock(&mutex_);
@@ -405,14 +476,12 @@ void Daemon::FlushReports(uint64_t epoch) {
 
 void Daemon::HeartbeatLoop() {
   while (true) {
-    std::vector<std::unique_ptr<AttemptRunner>> leaving;
     v1::ConnectRequest request;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.AwaitWithTimeout(absl::Condition(&closing_),
                               config_.Scaled(kHeartbeat));
       if (closing_) return;
-      leaving.swap(leaving_);
       v1::Heartbeat& beat = *request.mutable_heartbeat();
       beat.set_seq(++heartbeat_seq_);
       asked_epochs_.clear();
@@ -423,9 +492,39 @@ void Daemon::HeartbeatLoop() {
       }
       const absl::StatusOr<int64_t> free_bytes = FreeBytes(config_.data_dir);
       if (free_bytes.ok()) beat.set_disk_free_bytes(*free_bytes);
+      asked_jobs_.clear();
+      if (snapshots_.has_value()) {
+        for (const std::string& job : snapshots_->Jobs()) {
+          asked_jobs_.insert(job);
+          const auto shards = snapshots_->Shards(job);
+          beat.mutable_snapshots()->Add(shards.begin(), shards.end());
+          if (!shards.empty()) continue;
+          // Asks for it all the same.
+          beat.add_snapshots()->set_job_id(job);
+        }
+      }
+      // In here, so that what an attempt says at its end comes after what this
+      // says of its snapshots.
+      client_->Send(std::move(request));
     }
-    client_->Send(std::move(request));
-    if (leaving.empty()) continue;
+    memory_events_.Look(absl::Now());
+  }
+}
+
+// An attempt may take its time to go, for it may be fetching its inputs; no
+// heartbeat waits for that.
+void Daemon::FarewellLoop() {
+  const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closing_ || !leaving_.empty();
+  };
+  while (true) {
+    std::vector<std::unique_ptr<AttemptRunner>> leaving;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&wake));
+      if (closing_) return;
+      leaving.swap(leaving_);
+    }
     leaving.clear();
     TrimCache();
   }
@@ -433,7 +532,7 @@ void Daemon::HeartbeatLoop() {
 
 void Daemon::TrimCache() {
   absl::MutexLock lock(&mutex_);
-  if (!attempts_.empty()) return;
+  if (!attempts_.empty() || !leaving_.empty()) return;
   const absl::Status status = inputs_->Trim(config_.cache_bytes);
   if (!status.ok()) {
     Log(LogSeverity::kWarn, "worker", "cache not trimmed",
@@ -488,6 +587,9 @@ void Daemon::UpdateMetrics() {
                  "Free bytes where workspaces lie.",
                  static_cast<double>(*free_bytes));
   }
+  metrics_.Set("ft_worker_warm_ranks",
+               "Processes that stand by for the next ranks.",
+               warm_ranks_ == nullptr ? 0 : warm_ranks_->count());
   absl::MutexLock lock(&mutex_);
   double spool = 0;
   std::map<std::string, int64_t> steps;
@@ -531,6 +633,11 @@ void Daemon::Drain(absl::Duration grace) {
   };
   while (!all_left() && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(20));
+  }
+  // Those who left have a checkpoint; where the coordinator does not know of
+  // it, the snapshot is all there is.
+  if (snapshots_.has_value() && all_left() && client_->is_connected()) {
+    snapshots_->DropAll();
   }
 }
 

@@ -9,6 +9,8 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -21,6 +23,9 @@
 #include "worker/attempt_runner.h"
 #include "worker/config.h"
 #include "worker/coordinator_client.h"
+#include "worker/memory_events.h"
+#include "worker/snapshot_store.h"
+#include "worker/warm_ranks.h"
 
 namespace ft {
 
@@ -52,6 +57,10 @@ class Daemon {
   };
 
   explicit Daemon(WorkerConfig config, std::string token, UniqueFd lock);
+  void OpenSnapshots();
+  void OnHeartbeatReply(const v1::HeartbeatReply& reply);
+  void DropSnapshots(const v1::HeartbeatReply& reply)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::Attach MakeAttach();
   void OnMessage(const v1::ConnectResponse& message);
   void OnAttached(const v1::Attached& attached);
@@ -60,6 +69,7 @@ class Daemon {
   AttemptHost HostFor(uint64_t epoch);
   void FlushReports(uint64_t epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HeartbeatLoop();
+  void FarewellLoop();
   void TrimCache();
   void ModelLoop();
   absl::StatusOr<std::pair<std::string, std::string>> FindModel(
@@ -72,8 +82,11 @@ class Daemon {
   const std::string instance_id_;
   MetricRegistry metrics_;
   RankSpawner spawner_;
+  MemoryEvents memory_events_;
   std::unique_ptr<ArtifactTransfer> transfer_;
   std::unique_ptr<InputCache> inputs_;
+  std::optional<SnapshotStore> snapshots_;  // Nothing: none are taken.
+  std::unique_ptr<WarmRanks> warm_ranks_;   // Null: ranks start cold.
   std::unique_ptr<HttpServer> http_;
 
   absl::Mutex model_mutex_;
@@ -82,18 +95,21 @@ class Daemon {
 
   absl::Mutex mutex_;  // Never held while an attempt is destroyed.
   std::map<uint64_t, Held> attempts_ ABSL_GUARDED_BY(mutex_);
+  // Were fenced; the farewell thread waits for their ends.
   std::vector<std::unique_ptr<AttemptRunner>> leaving_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t heartbeat_seq_ ABSL_GUARDED_BY(mutex_) = 0;
   // Those of the newest heartbeat.
   std::vector<uint64_t> asked_epochs_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> asked_jobs_ ABSL_GUARDED_BY(mutex_);
 
   // Jobs whose step /metrics has shown.
   std::map<std::string, int64_t> shown_steps_ ABSL_GUARDED_BY(mutex_);
 
   std::unique_ptr<CoordinatorClient> client_;
   std::thread heartbeat_thread_;
+  std::thread farewell_thread_;
   std::thread model_thread_;
 };
 

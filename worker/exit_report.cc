@@ -2,16 +2,28 @@
 
 #include "worker/exit_report.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <iterator>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace ft {
 namespace {
 
+constexpr size_t kMaxTailBytes = 16 << 10;
+
+bool IsOomKill(const RankEnding& ending) {
+  return ending.end.signal == SIGKILL && !ending.was_killed &&
+         ending.oom_kills > 0;
+}
+
 v1::AttemptCause CauseOf(const RankEnding& ending) {
+  if (IsOomKill(ending)) return v1::ATTEMPT_CAUSE_OOM_HOST;
   if (ending.end.signal != 0) return v1::ATTEMPT_CAUSE_RANK_SIGNAL;
   if (!ending.last_words.has_value()) return v1::ATTEMPT_CAUSE_RANK_EXIT;
   if (ending.last_words->non_finite()) return v1::ATTEMPT_CAUSE_NON_FINITE;
@@ -27,6 +39,11 @@ v1::AttemptCause CauseOf(const RankEnding& ending) {
 
 std::string MessageOf(const RankEnding& ending) {
   const std::string who = absl::StrCat("rank ", ending.rank);
+  if (IsOomKill(ending)) {
+    return absl::StrCat(who,
+                        " was killed by the kernel: the memory of the "
+                        "worker was full");
+  }
   if (ending.end.signal != 0) {
     return absl::StrCat(who, " was ended by signal ", ending.end.signal, " (",
                         strsignal(ending.end.signal), ")");
@@ -36,6 +53,35 @@ std::string MessageOf(const RankEnding& ending) {
   }
   return absl::StrCat(who, " exited with ", ending.end.exit_code,
                       " and said nothing");
+}
+
+// The stack of a crash, as train/crash_stack writes it: "*** SIGSEGV received
+// at ...", "PC: @ ...", "    @ ...".
+void AddStack(const std::deque<std::string>& tail, v1::AttemptEnded& report) {
+  const auto begin =
+      std::find_if(tail.rbegin(), tail.rend(), [](const std::string& line) {
+        return absl::StartsWith(line, "*** SIG");
+      });
+  if (begin == tail.rend()) return;
+  for (auto line = begin.base(); line != tail.end(); ++line) {
+    if (!absl::StartsWith(*line, "PC: @") &&
+        !absl::StartsWith(*line, "    @")) {
+      break;
+    }
+    report.add_stack(std::string(absl::StripAsciiWhitespace(*line)));
+  }
+}
+
+// The last lines that fit.
+void AddTail(const std::deque<std::string>& tail, v1::AttemptEnded& report) {
+  size_t bytes = 0;
+  auto first = tail.end();
+  while (first != tail.begin()) {
+    bytes += std::prev(first)->size();
+    if (bytes > kMaxTailBytes) break;
+    --first;
+  }
+  for (; first != tail.end(); ++first) report.add_log_tail(*first);
 }
 
 }  // namespace
@@ -51,7 +97,9 @@ v1::AttemptEnded ReportOf(const RankEnding& ending) {
     report.set_status_code(ending.last_words->code());
     report.set_last_step(ending.last_words->last_step());
   }
-  for (const std::string& line : ending.log_tail) report.add_log_tail(line);
+  report.set_oom_kills(IsOomKill(ending) ? ending.oom_kills : 0);
+  AddStack(ending.log_tail, report);
+  AddTail(ending.log_tail, report);
   return report;
 }
 

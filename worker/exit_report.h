@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Why a rank ended, from its exit code, its signal and its last words.
+// Why a rank ended, from its exit code, its signal, the kernel's count of
+// processes it killed for memory, its last words and its last lines.
 
 #pragma once
 
@@ -20,6 +21,11 @@ struct RankEnding {
   RankEnd end;
   std::optional<v1::RankExit> last_words;
   std::deque<std::string> log_tail;
+
+  // We killed it: its signal says nothing about it.
+  bool was_killed = false;
+  // Kills for memory that were counted just now.
+  int oom_kills = 0;
 
   bool is_success() const {
     return end.signal == 0 && end.exit_code == 0 && last_words.has_value() &&

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "artifact/manifest.h"
 #include "common/digest.h"
+#include "common/env.h"
 #include "common/file.h"
 #include "common/status.h"
 
@@ -54,7 +55,7 @@ absl::Status InputCache::FetchManifest(const std::string& manifest_sha256,
                         Fetch(file.sha256(), file.bytes()), file.path());
     const std::string path = JoinPath(dir, file.path());
     FT_RETURN_IF_ERROR(MakeDirs(DirName(path), 0700));
-    if (link(blob.c_str(), path.c_str()) != 0 && errno != EEXIST) {
+    if (Files().Link(blob.c_str(), path.c_str()) != 0 && errno != EEXIST) {
       return ErrnoStatus(errno, absl::StrCat("link ", path));
     }
   }

@@ -2,8 +2,6 @@
 //
 // ft-worker: flags in, a running daemon, an orderly end. Wiring only.
 
-#include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -12,8 +10,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/address.h"
 #include "common/bytes.h"
+#include "common/failpoint.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/process.h"
 #include "common/stop_token.h"
 #include "common/version.h"
 #include "worker/daemon.h"
@@ -23,20 +23,32 @@ namespace {
 
 constexpr absl::Duration kDrainGrace = absl::Seconds(25);
 
+// What is on the disk is not known any more. The ranks die with us; a new
+// daemon begins from what the coordinator has.
+void Die(const absl::Status& error) {
+  Log(LogSeverity::kError, "worker", "disk failed, exiting; a restart recovers",
+      {{"error", error.ToString()}});
+  _exit(1);
+}
+
 int Run(WorkerConfig config) {
-  umask(077);
-  // A core file would hold the token.
-  const rlimit no_core = {0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
+  KeepPrivate();
+  SetSyncFailureHandler(Die);
   StopSignals& stop = StopSignals::Install();
   const std::string endpoint_file = config.endpoint_file;
   const std::string worker_id = config.worker_id;
   absl::StatusOr<std::unique_ptr<Daemon>> daemon =
       absl::UnknownError("not started");
   absl::Status status = ParseLoopbackAddress(config.coordinator).status();
+  if (status.ok() && !config.failpoints.empty()) {
+    status = OpenFailpoints(config.failpoints);
+  }
   if (status.ok()) {
     daemon = Daemon::Start(std::move(config));
     status = daemon.status();
+  }
+  if (status.ok() && !endpoint_file.empty()) {
+    status = RemoveTemporaries(endpoint_file);
   }
   if (status.ok() && !endpoint_file.empty()) {
     status = WriteFileAtomic(
@@ -108,6 +120,17 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--endpoint_file", config.endpoint_file,
                  "Written when ready: pid and addresses");
+  app.add_option("--snapshot_dir", config.snapshot_dir,
+                 "Local snapshots, on a memory file system; default: a folder "
+                 "of this worker under /dev/shm");
+  std::string snapshot_size = "4GiB";
+  app.add_option("--snapshot_size", snapshot_size,
+                 "Most of it that snapshots take")
+      ->capture_default_str();
+  app.add_option("--warm_ranks", config.warm_ranks,
+                 "Whether processes stand by for the next ranks, one a slot")
+      ->capture_default_str();
+  app.add_option("--failpoints", config.failpoints)->group("");
   app.add_option("--timer_scale", config.timer_scale,
                  "Factor of all timers; for tests")
       ->check(CLI::Range(0.01, 10.0));
@@ -119,5 +142,12 @@ int main(int argc, char** argv) {
     return 2;
   }
   config.cache_bytes = *cache_bytes;
+  const absl::StatusOr<int64_t> snapshot_bytes = ft::ParseBytes(snapshot_size);
+  if (!snapshot_bytes.ok()) {
+    std::fprintf(stderr, "--snapshot_size: %s\n",
+                 std::string(snapshot_bytes.status().message()).c_str());
+    return 2;
+  }
+  config.snapshot_bytes = *snapshot_bytes;
   return ft::Run(std::move(config));
 }

@@ -60,9 +60,17 @@ void RankLink::Send(const v1::ToRank& message) {
       .IgnoreError();
 }
 
+void RankLink::SendWithFd(const v1::ToRank& message, int descriptor) {
+  FrameWriter(process_.link.get())
+      .WriteWithFd(message.SerializeAsString(), descriptor)
+      .IgnoreError();  // As above.
+}
+
 void RankLink::Kill() {
   absl::MutexLock lock(&mutex_);
-  if (!gone_) KillRank(process_.pid);
+  if (gone_) return;
+  killed_ = true;
+  KillRank(process_.pid);
 }
 
 void RankLink::ReadLink() {
@@ -83,7 +91,7 @@ void RankLink::ReadLink() {
   // The link is closed: the process has ended or is about to. One that talks
   // nonsense is not.
   if (is_garbage || !EndsWithin(process_.pid, kExitGrace)) {
-    KillRank(process_.pid);
+    Kill();
   }
   RankEnding ending{.rank = rank_};
   {
@@ -92,6 +100,7 @@ void RankLink::ReadLink() {
     ending.end = WaitForRank(process_.pid);
     // What it printed last belongs to the report.
     mutex_.AwaitWithTimeout(absl::Condition(&output_over_), absl::Seconds(1));
+    ending.was_killed = killed_;
     ending.last_words = last_words_;
     ending.log_tail = tail_;
   }

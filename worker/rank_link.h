@@ -36,6 +36,8 @@ class RankLink {
   ~RankLink();
 
   void Send(const v1::ToRank& message);
+  // Sends a duplicate of `descriptor` along.
+  void SendWithFd(const v1::ToRank& message, int descriptor);
   void Kill();
 
  private:
@@ -49,6 +51,7 @@ class RankLink {
 
   absl::Mutex mutex_;
   bool gone_ ABSL_GUARDED_BY(mutex_) = false;
+  bool killed_ ABSL_GUARDED_BY(mutex_) = false;
   bool output_over_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<v1::RankExit> last_words_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::string> tail_ ABSL_GUARDED_BY(mutex_);

@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/failpoint.h"
 #include "common/status.h"
 
 extern char** environ;
@@ -53,7 +54,7 @@ constexpr int kNiceness = 5;
 }
 
 absl::StatusOr<SpawnedRank> Fork(const std::string& program,
-                                 const std::string& workspace) {
+                                 const std::string& workspace, bool stands_by) {
   int link[2], output[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, link) != 0) {
     return ErrnoStatus(errno, "socketpair");
@@ -67,6 +68,7 @@ absl::StatusOr<SpawnedRank> Fork(const std::string& program,
   std::vector<std::string> words = {program,       "rank",
                                     "--workspace", workspace,
                                     "--link_fd",   absl::StrCat(kLinkFd)};
+  if (stands_by) words.push_back("--standby");
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
@@ -74,10 +76,15 @@ absl::StatusOr<SpawnedRank> Fork(const std::string& program,
   // is all that the daemon adds to the environment.
   std::vector<std::string> extra = {"OMP_WAIT_POLICY=passive",
                                     "GOMP_SPINCOUNT=0"};
+  const std::string failpoints = absl::StrCat(kFailpointsVariable, "=");
+  if (!FailpointsPath().empty()) {
+    extra.push_back(absl::StrCat(failpoints, FailpointsPath()));
+  }
   std::vector<char*> envp;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     if (!absl::StartsWith(*entry, "OMP_WAIT_POLICY=") &&
-        !absl::StartsWith(*entry, "GOMP_SPINCOUNT=")) {
+        !absl::StartsWith(*entry, "GOMP_SPINCOUNT=") &&
+        !absl::StartsWith(*entry, failpoints)) {
       envp.push_back(*entry);
     }
   }
@@ -99,6 +106,7 @@ absl::StatusOr<SpawnedRank> Fork(const std::string& program,
 struct RankSpawner::Request {
   const std::string& program;
   const std::string& workspace;
+  const bool stands_by;
   absl::StatusOr<SpawnedRank> result = absl::UnknownError("");
   bool is_done = false;
 };
@@ -114,8 +122,9 @@ RankSpawner::~RankSpawner() {
 }
 
 absl::StatusOr<SpawnedRank> RankSpawner::Spawn(const std::string& program,
-                                               const std::string& workspace) {
-  Request request{program, workspace};
+                                               const std::string& workspace,
+                                               bool stands_by) {
+  Request request{program, workspace, stands_by};
   absl::MutexLock lock(&mutex_);
   requests_.push_back(&request);
   mutex_.Await(absl::Condition(&request.is_done));
@@ -136,7 +145,7 @@ void RankSpawner::Loop() {
       requests_.erase(requests_.begin());
     }
     absl::StatusOr<SpawnedRank> rank =
-        Fork(request->program, request->workspace);
+        Fork(request->program, request->workspace, request->stands_by);
     absl::MutexLock lock(&mutex_);
     request->result = std::move(rank);
     request->is_done = true;

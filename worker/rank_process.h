@@ -33,9 +33,11 @@ class RankSpawner {
   RankSpawner();
   ~RankSpawner();
 
-  // Starts `program rank --workspace DIR --link_fd 3`.
+  // Starts `program rank --workspace DIR --link_fd 3`; one that stands by waits
+  // for its Start as long as we live.
   absl::StatusOr<SpawnedRank> Spawn(const std::string& program,
-                                    const std::string& workspace);
+                                    const std::string& workspace,
+                                    bool stands_by = false);
 
  private:
   struct Request;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Threads and TCP give the same bits, strangers are refused, and a dead peer is
-// an error on every rank.
+// Threads, shared memory and TCP give the same bits, strangers are refused, and
+// a dead peer is an error on every rank.
 
 #include "collective/collective.h"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <random>
@@ -13,10 +15,13 @@
 
 #include "absl/synchronization/notification.h"
 #include "collective/handshake.h"
+#include "collective/shm_collective.h"
 #include "collective/socket.h"
 #include "collective/tcp_collective.h"
 #include "collective/thread_collective.h"
 #include "common/check.h"
+#include "common/shared_memory.h"
+#include "tests/testing/shm_ranks.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tcp_ranks.h"
 
@@ -25,15 +30,39 @@ namespace {
 
 using testing::Fails;
 using testing::HasCode;
+using testing::MakeShmCollectives;
 using testing::MakeTcpCollectives;
 using testing::OnEveryRank;
+using testing::TestShmOptions;
 using testing::TestTcpOptions;
 
-enum class Transport { kThread, kTcp };
+enum class Transport { kThread, kShm, kTcp };
 
-std::vector<std::unique_ptr<Collective>> Make(Transport transport, int size) {
-  if (transport == Transport::kThread) return MakeThreadCollectives(size);
-  return MakeTcpCollectives(size);
+std::string NameOf(Transport transport) {
+  switch (transport) {
+    case Transport::kThread:
+      return "Thread";
+    case Transport::kShm:
+      return "Shm";
+    case Transport::kTcp:
+      return "Tcp";
+  }
+  return "";
+}
+
+std::vector<std::unique_ptr<Collective>> Make(
+    Transport transport, int size,
+    absl::Duration idle_timeout = absl::Seconds(60)) {
+  switch (transport) {
+    case Transport::kThread:
+      return MakeThreadCollectives(size, idle_timeout);
+    case Transport::kShm:
+      // Small halves: every operation takes many pieces.
+      return MakeShmCollectives(size, idle_timeout, /*bytes_per_rank=*/40'000);
+    case Transport::kTcp:
+      return MakeTcpCollectives(size, idle_timeout);
+  }
+  return {};
 }
 
 std::vector<float> Values(int rank, size_t size) {
@@ -188,24 +217,19 @@ TEST_P(TransportTest, RanksThatMakeOtherCallsAreFound) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, TransportTest,
-    ::testing::Combine(::testing::Values(Transport::kThread, Transport::kTcp),
+    ::testing::Combine(::testing::Values(Transport::kThread, Transport::kShm,
+                                         Transport::kTcp),
                        ::testing::Values(1, 2, 3, 4)),
     [](const auto& test) {
-      return std::string(std::get<0>(test.param) == Transport::kThread
-                             ? "Thread"
-                             : "Tcp") +
+      return NameOf(std::get<0>(test.param)) +
              std::to_string(std::get<1>(test.param));
     });
 
-TEST(ThreadTest, ARankThatDoesNotComeIsAnErrorOnTheOthers) {
-  const auto ranks = MakeThreadCollectives(3, absl::Milliseconds(50));
-  OnEveryRank(2, [&](int rank) {
-    EXPECT_THAT(ranks[rank]->Barrier(), HasCode(absl::StatusCode::kAborted));
-  });
-}
+// What holds between processes, whatever carries the bytes.
+class PeerTest : public ::testing::TestWithParam<Transport> {};
 
-TEST(TcpTest, ADeadPeerIsAnErrorOnEveryOtherRank) {
-  auto ranks = Make(Transport::kTcp, 3);
+TEST_P(PeerTest, ADeadPeerIsAnErrorOnEveryOtherRank) {
+  auto ranks = Make(GetParam(), 3);
   OnEveryRank(3, [&](int rank) {
     if (rank == 2) {
       ranks[2].reset();
@@ -219,8 +243,8 @@ TEST(TcpTest, ADeadPeerIsAnErrorOnEveryOtherRank) {
   });
 }
 
-TEST(TcpTest, AHungPeerIsAnErrorWithinTheTimeout) {
-  const auto ranks = MakeTcpCollectives(3, absl::Milliseconds(100));
+TEST_P(PeerTest, AHungPeerIsAnErrorWithinTheTimeout) {
+  const auto ranks = Make(GetParam(), 3, absl::Milliseconds(100));
   absl::Notification over;
   OnEveryRank(3, [&](int rank) {
     if (rank == 2) {
@@ -234,12 +258,86 @@ TEST(TcpTest, AHungPeerIsAnErrorWithinTheTimeout) {
   });
 }
 
-TEST(TcpTest, TheReasonOfAnAbortReachesThePeers) {
-  const auto ranks = MakeTcpCollectives(2);
+TEST_P(PeerTest, TheReasonOfAnAbortReachesThePeers) {
+  const auto ranks = Make(GetParam(), 2);
   ranks[1]->Abort(absl::ResourceExhaustedError("the disk is full"));
   EXPECT_THAT(ranks[0]->Barrier(),
               Fails(absl::StatusCode::kAborted,
                     "rank 1: it gave up: the disk is full"));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PeerTest,
+                         ::testing::Values(Transport::kShm, Transport::kTcp),
+                         [](const auto& test) { return NameOf(test.param); });
+
+// Rank 1 joins as `intruder` says while rank 0 waits for the right one.
+std::pair<absl::Status, absl::Status> IntrudeByShm(const ShmOptions& intruder) {
+  const UniqueFd memory = CreateSharedMemory("test", 1 << 20).value();
+  std::pair<absl::Status, absl::Status> verdicts;
+  OnEveryRank(2, [&](int rank) {
+    ShmOptions options = rank == 0 ? TestShmOptions(0, 2) : intruder;
+    options.connect_timeout = absl::Seconds(20);
+    (rank == 0 ? verdicts.first : verdicts.second) =
+        ConnectShm(options, memory.get()).status();
+  });
+  return verdicts;
+}
+
+TEST(ShmTest, AStaleEpochAWrongSecretAndAnotherJobAreRefused) {
+  ShmOptions stale = TestShmOptions(1, 2);
+  stale.epoch = 6;
+  ShmOptions stranger = TestShmOptions(1, 2);
+  stranger.secret = std::string(32, 't');
+  ShmOptions other_job = TestShmOptions(1, 2);
+  other_job.job_id = "job-other";
+  for (const ShmOptions& intruder : {stale, stranger, other_job}) {
+    const auto [waiting, intruding] = IntrudeByShm(intruder);
+    EXPECT_FALSE(waiting.ok());
+    EXPECT_FALSE(intruding.ok());
+    // Whoever looked first says why; the other may hear only that it gave up.
+    EXPECT_TRUE(absl::IsPermissionDenied(waiting) ||
+                absl::IsPermissionDenied(intruding));
+  }
+}
+
+TEST(ShmTest, ARankThatDoesNotComeIsAnErrorWithItsNumber) {
+  const UniqueFd memory = CreateSharedMemory("test", 1 << 20).value();
+  ShmOptions options = TestShmOptions(0, 2);
+  options.connect_timeout = absl::Milliseconds(30);
+  EXPECT_THAT(ConnectShm(options, memory.get()).status(),
+              Fails(absl::StatusCode::kDeadlineExceeded, "rank 1"));
+}
+
+TEST(ShmTest, ARankIsThereOnceAndTheMemoryIsUsedOnce) {
+  const UniqueFd memory = CreateSharedMemory("test", 1 << 20).value();
+  {
+    const auto alone = ConnectShm(TestShmOptions(0, 1), memory.get());
+    FT_ASSERT_OK(alone.status());
+    EXPECT_THAT(ConnectShm(TestShmOptions(0, 1), memory.get()).status(),
+                HasCode(absl::StatusCode::kAlreadyExists));
+  }
+  EXPECT_THAT(ConnectShm(TestShmOptions(0, 1), memory.get()).status(),
+              HasCode(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST(ShmTest, MemoryThatIsTooSmallOrCouldShrinkIsRefused) {
+  const UniqueFd small = CreateSharedMemory("test", 4096).value();
+  EXPECT_THAT(ConnectShm(TestShmOptions(0, 2), small.get()).status(),
+              HasCode(absl::StatusCode::kInvalidArgument));
+  const UniqueFd open(memfd_create("test", MFD_CLOEXEC));
+  ASSERT_EQ(ftruncate(open.get(), 1 << 20), 0);
+  EXPECT_THAT(ConnectShm(TestShmOptions(0, 2), open.get()).status(),
+              Fails(absl::StatusCode::kInvalidArgument, "sealed"));
+  EXPECT_THAT(
+      ConnectShm(TestShmOptions(0, kMaxShmRanks + 1), small.get()).status(),
+      HasCode(absl::StatusCode::kInvalidArgument));
+}
+
+TEST(ThreadTest, ARankThatDoesNotComeIsAnErrorOnTheOthers) {
+  const auto ranks = MakeThreadCollectives(3, absl::Milliseconds(50));
+  OnEveryRank(2, [&](int rank) {
+    EXPECT_THAT(ranks[rank]->Barrier(), HasCode(absl::StatusCode::kAborted));
+  });
 }
 
 // Connects rank 1 as `intruder` says while rank 0 waits for the right one.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ranks that are processes: they meet through files, and one that is killed is
-// an error on all others.
+// Ranks that are processes: they meet through files or in memory, and one that
+// is killed is an error on all others.
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -10,7 +10,10 @@
 #include <numeric>
 
 #include "collective/file_rendezvous_store.h"
+#include "collective/shm_collective.h"
 #include "collective/thread_collective.h"
+#include "common/shared_memory.h"
+#include "tests/testing/shm_ranks.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/tcp_ranks.h"
 #include "tests/testing/temp_dir.h"
@@ -19,6 +22,7 @@ namespace ft {
 namespace {
 
 using testing::OnEveryRank;
+using testing::TestShmOptions;
 using testing::TestTcpOptions;
 
 constexpr size_t kCount = 10'000;
@@ -32,7 +36,8 @@ std::vector<float> Values(int rank, size_t count) {
 }
 
 // Runs `rank_main` in a child for each rank; what it returns is the exit code.
-class ProcessTest : public ::testing::Test {
+// The parameter: over shared memory, or over TCP.
+class ProcessTest : public ::testing::TestWithParam<bool> {
  protected:
   ~ProcessTest() override {
     for (const pid_t pid : children_) {
@@ -49,12 +54,19 @@ class ProcessTest : public ::testing::Test {
       ASSERT_GE(pid, 0);
       if (pid == 0) {
         alarm(60);
-        FileRendezvousStore store(dir_.path());
-        auto ranks = ConnectTcp(TestTcpOptions(rank, size), store);
+        const auto ranks = Connect(rank, size);
         _exit(ranks.ok() ? rank_main(**ranks) : 99);
       }
       children_.push_back(pid);
     }
+  }
+
+  absl::StatusOr<std::unique_ptr<Collective>> Connect(int rank, int size) {
+    if (GetParam()) {
+      return ConnectShm(TestShmOptions(rank, size), memory_.get());
+    }
+    FileRendezvousStore store(dir_.path());
+    return ConnectTcp(TestTcpOptions(rank, size), store);
   }
 
   // The exit code of a rank, or minus the signal that ended it.
@@ -65,10 +77,11 @@ class ProcessTest : public ::testing::Test {
   }
 
   testing::TestDir dir_;
+  const UniqueFd memory_ = CreateSharedMemory("test", 1 << 20).value();
   std::vector<pid_t> children_;
 };
 
-TEST_F(ProcessTest, ProcessesOverTcpGetTheBitsOfThreads) {
+TEST_P(ProcessTest, ProcessesGetTheBitsOfThreads) {
   const int size = 3;
   Start(size, [this](Collective& ranks) {
     std::vector<float> out(kCount);
@@ -93,7 +106,7 @@ TEST_F(ProcessTest, ProcessesOverTcpGetTheBitsOfThreads) {
   });
 }
 
-TEST_F(ProcessTest, AKilledRankIsAnErrorOnAllOthers) {
+TEST_P(ProcessTest, AKilledRankIsAnErrorOnAllOthers) {
   Start(3, [](Collective& ranks) {
     std::vector<float> out(kCount), in(kCount * 3);
     for (int call = 0;; ++call) {
@@ -106,6 +119,11 @@ TEST_F(ProcessTest, AKilledRankIsAnErrorOnAllOthers) {
   EXPECT_EQ(Wait(0), 42);
   EXPECT_EQ(Wait(2), 42);
 }
+
+INSTANTIATE_TEST_SUITE_P(All, ProcessTest, ::testing::Bool(),
+                         [](const auto& test) {
+                           return test.param ? "Shm" : "Tcp";
+                         });
 
 TEST(FileRendezvousStoreTest, AKeyIsSetOnceAndWaitedFor) {
   const testing::TestDir dir;

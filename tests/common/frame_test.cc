@@ -3,6 +3,7 @@
 #include "common/frame.h"
 
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/file.h"
 #include "tests/testing/status_matchers.h"
@@ -70,6 +71,44 @@ TEST(FrameTest, WritingToADeadReaderIsAnErrorNotASignal) {
   UniqueFd(ends[0]).Close();
   FrameWriter writer(writing.get());
   EXPECT_FALSE(writer.Write("x").ok());
+}
+
+TEST(FrameTest, ADescriptorTravelsWithItsMessage) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  const UniqueFd a(ends[0]), b(ends[1]);
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  const UniqueFd out(pipe_ends[0]);
+  {
+    const UniqueFd in(pipe_ends[1]);
+    FrameWriter writer(a.get());
+    FT_ASSERT_OK(writer.Write("before"));
+    FT_ASSERT_OK(writer.WriteWithFd("with", in.get()));
+    FT_ASSERT_OK(writer.Write("after"));
+  }
+  FrameAndFdReader reader(b.get());
+  FT_ASSERT_OK_AND_ASSIGN(const std::string before, reader.Read());
+  FT_ASSERT_OK_AND_ASSIGN(const std::string with, reader.Read());
+  EXPECT_EQ(with, "with");
+  const UniqueFd in = reader.TakeDescriptor();
+  ASSERT_TRUE(in.is_open());
+  EXPECT_FALSE(reader.TakeDescriptor().is_open());
+  FT_ASSERT_OK_AND_ASSIGN(const std::string after, reader.Read());
+  EXPECT_EQ(after, "after");
+  FT_ASSERT_OK(WriteAll(in.get(), "x"));
+  char byte = 0;
+  EXPECT_EQ(read(out.get(), &byte, 1), 1);
+  EXPECT_EQ(byte, 'x');
+}
+
+TEST(FrameTest, AReaderWithoutDescriptorsLosesNoMessageOverOne) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+  const UniqueFd a(ends[0]), b(ends[1]);
+  FT_ASSERT_OK(FrameWriter(a.get()).WriteWithFd("with", a.get()));
+  FT_ASSERT_OK_AND_ASSIGN(const std::string with, FrameReader(b.get()).Read());
+  EXPECT_EQ(with, "with");
 }
 
 }  // namespace

@@ -149,8 +149,8 @@ TEST_F(CoreTest, AJobGoesFromSubmitToSucceeded) {
   EXPECT_THAT(
       EventKinds(job),
       ElementsAre(v1::EVENT_KIND_JOB_CREATED, v1::EVENT_KIND_ATTEMPT_STARTED,
+                  v1::EVENT_KIND_STATE_CHANGED, v1::EVENT_KIND_ATTEMPT_CHANGED,
                   v1::EVENT_KIND_STATE_CHANGED, v1::EVENT_KIND_STATE_CHANGED,
-                  v1::EVENT_KIND_STATE_CHANGED,
                   v1::EVENT_KIND_ARTIFACT_PUBLISHED,
                   v1::EVENT_KIND_ATTEMPT_ENDED, v1::EVENT_KIND_STATE_CHANGED));
 }
@@ -238,15 +238,235 @@ TEST_F(CoreTest, AHeldSlotIsFreeAgainAfterTheHold) {
   EXPECT_EQ(State(small), v1::JOB_STATE_STARTING);
 }
 
-TEST_F(CoreTest, ThreeAttemptsWithoutADurableStepEndTheJob) {
+TEST_F(CoreTest, ThreeAttemptsWithoutADurableStepHoldTheJob) {
   Attach("w-1");
   const std::string job = RunningOn("w-1");
   KillRank("w-1", job);
   KillRank("w-1", job);
   EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
   KillRank("w-1", job);
-  EXPECT_EQ(State(job), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(State(job), v1::JOB_STATE_HELD);
   EXPECT_EQ(Job(job).status().reason(), "NO_PROGRESS");
+  EXPECT_THAT(Job(job).status().message(), HasSubstr("3 attempts in a row"));
+}
+
+TEST_F(CoreTest, TheJobSaysHowManyFruitlessAttemptsItMayHave) {
+  Attach("w-1");
+  v1::JobSpec spec = Spec();
+  spec.mutable_retry()->set_max_without_progress(5);
+  const std::string job = Submit(spec).value();
+  for (int i = 0; i < 4; ++i) KillRank("w-1", job);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  KillRank("w-1", job);
+  EXPECT_EQ(State(job), v1::JOB_STATE_HELD);
+}
+
+TEST_F(CoreTest, AHeldJobGivesItsSlotsBackAndWaitsForAPerson) {
+  Attach("w-1");
+  Attach("w-2");
+  const std::string job = Submit(Spec()).value();
+  StepTo(job, 3);
+  CrashRank(WorkerOf(job), job, 3);
+  ASSERT_EQ(State(job), v1::JOB_STATE_STARTING);
+  StepTo(job, 3);
+  CrashRank(WorkerOf(job), job, 3);
+  EXPECT_EQ(State(job), v1::JOB_STATE_HELD);
+  EXPECT_EQ(Job(job).status().reason(), "POISON");
+  EXPECT_THAT(Job(job).status().message(),
+              HasSubstr("after step 3 on two workers, w-1 and w-2"));
+  const std::string other = Submit(Spec(2)).value();
+  EXPECT_EQ(State(other), v1::JOB_STATE_STARTING);
+  Pass(absl::Minutes(2), {"w-1", "w-2"});
+  Restart();
+  Pass(absl::Minutes(1));
+  EXPECT_EQ(State(job), v1::JOB_STATE_HELD);
+}
+
+TEST_F(CoreTest, AResumedJobGoesOnAndItsPastNoLongerCounts) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  ASSERT_THAT(Checkpoint(job, 2), IsOk());
+  for (int i = 0; i < 3; ++i) {
+    StepTo(job, 3);
+    CrashRank("w-1", job, 3);
+  }
+  ASSERT_EQ(State(job), v1::JOB_STATE_HELD);
+  const Reply reply = Resume(job, "again");
+  ASSERT_THAT(reply.status, IsOk());
+  v1::Job answer;
+  ASSERT_TRUE(answer.ParseFromString(reply.response));
+  EXPECT_EQ(answer.status().state(), v1::JOB_STATE_QUEUED);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(LastAttempt(job).source_step(), 2);
+  EXPECT_EQ(Job(job).status().reason(), "");
+  EXPECT_EQ(Job(job).status().attempts_without_progress(), 0);
+  EXPECT_EQ(Job(job).status().attempts_before_resume(), 3);
+  // The same request again changes nothing.
+  EXPECT_EQ(Resume(job, "again").response, reply.response);
+  StepTo(job, 3);
+  CrashRank("w-1", job, 3);
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING) << "the past was counted";
+}
+
+TEST_F(CoreTest, OnlyAHeldJobIsResumed) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  EXPECT_EQ(ReasonOf(Resume(job).status), "WRONG_STATE");
+  EXPECT_THAT(Resume("job-000000000000").status, HasCode(kNotFound));
+  Done("w-1", job);
+  ASSERT_THAT(Publish(job), IsOk());
+  EXPECT_EQ(ReasonOf(Resume(job).status), "JOB_ENDED");
+}
+
+TEST_F(CoreTest, AHeldJobIsCancelledAtOnce) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  for (int i = 0; i < 3; ++i) KillRank("w-1", job);
+  ASSERT_EQ(State(job), v1::JOB_STATE_HELD);
+  EXPECT_THAT(Cancel(job).status, IsOk());
+  EXPECT_EQ(State(job), v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(Job(job).status().reason(), "");
+  EXPECT_EQ(Job(job).status().message(), "cancelled");
+}
+
+TEST_F(CoreTest, TheExitReportStaysWithTheAttempt) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  auto message = Update(job, Epoch(job));
+  v1::AttemptEnded& ended = *message.mutable_attempt_update()->mutable_ended();
+  ended.set_cause(v1::ATTEMPT_CAUSE_RANK_SIGNAL);
+  ended.set_signal(11);
+  ended.add_stack("PC: @ 0x1 Foo");
+  for (int i = 0; i < 500; ++i) ended.add_log_tail(absl::StrCat("line ", i));
+  Say("w-1", message);
+  const v1::Attempt crashed = Job(job).status().attempts(0);
+  EXPECT_EQ(crashed.signal(), 11);
+  ASSERT_EQ(crashed.exit_report().log_tail_size(), 100);
+  EXPECT_EQ(crashed.exit_report().log_tail(99), "line 499");
+  EXPECT_EQ(crashed.exit_report().stack(0), "PC: @ 0x1 Foo");
+  bool is_told = false;
+  const std::vector<v1::Event> events = store().ListEvents(job, 0, 100).value();
+  for (const v1::Event& event : events) {
+    if (event.kind() != v1::EVENT_KIND_ATTEMPT_ENDED) continue;
+    is_told = true;
+    EXPECT_EQ(event.fields().at("signal"), "11");
+    EXPECT_EQ(event.fields().at("stack"), "PC: @ 0x1 Foo");
+  }
+  EXPECT_TRUE(is_told);
+}
+
+// --- Workers at fault --------------------------------------------------------
+
+class QuarantineTest : public CoreTest {
+ protected:
+  // A job crashes at `bad` after this step and is tried elsewhere.
+  std::string CrashAt(const std::string& bad, int64_t step) {
+    const std::string job = Submit(Spec()).value();
+    EXPECT_EQ(WorkerOf(job), bad);
+    StepTo(job, step);
+    CrashRank(bad, job, step);
+    EXPECT_NE(WorkerOf(job), bad);
+    return job;
+  }
+  // Brings w-1 into quarantine.
+  void Quarantine() {
+    Attach("w-1");
+    Attach("w-2", {.slots = 8});
+    for (int i = 0; i < 3; ++i) StepTo(CrashAt("w-1", 3), 4);
+    ASSERT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_QUARANTINED);
+  }
+};
+
+TEST_F(QuarantineTest, CrashesOfThreeJobsThatGoOnElsewhere) {
+  Attach("w-1");
+  Attach("w-2", {.slots = 8});
+  const std::string one = CrashAt("w-1", 3);
+  const std::string two = CrashAt("w-1", 5);
+  const std::string three = CrashAt("w-1", 0);
+  StepTo(one, 4);
+  StepTo(two, 5);  // As far as before: that proves nothing.
+  StepTo(three, 1);
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_READY);
+  StepTo(two, 6);
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_QUARANTINED);
+  EXPECT_THAT(EventKinds(two), ::testing::Contains(v1::EVENT_KIND_CONDITION));
+  ASSERT_EQ(store().Audit().size(), 1u);
+  EXPECT_EQ(store().Audit()[0].resource, "workers/w-1");
+  // It gets nothing more.
+  EXPECT_EQ(WorkerOf(Submit(Spec()).value()), "w-2");
+}
+
+TEST_F(QuarantineTest, APoisonJobBlamesNoWorker) {
+  for (const char* worker : {"w-1", "w-2", "w-3"}) Attach(worker);
+  for (int i = 0; i < 4; ++i) {
+    const std::string job = Submit(Spec()).value();
+    while (State(job) == v1::JOB_STATE_STARTING) {
+      StepTo(job, 3);
+      CrashRank(WorkerOf(job), job, 3);
+    }
+    ASSERT_EQ(State(job), v1::JOB_STATE_HELD);
+    // Also when somebody has mended it, and it then runs on one of them.
+    ASSERT_THAT(Resume(job).status, IsOk());
+    StepTo(job, 9);
+    Cancel(job);
+    End(WorkerOf(job), job, {.cause = v1::ATTEMPT_CAUSE_STOPPED});
+  }
+  for (const char* worker : {"w-1", "w-2", "w-3"}) {
+    EXPECT_EQ(core().fleet().Find(worker)->marks.blames_size(), 0) << worker;
+  }
+}
+
+TEST_F(QuarantineTest, ItSurvivesTheCoordinatorAndTheDaemon) {
+  Quarantine();
+  Restart();
+  Attach("w-1", {.instance = "i2"});
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_QUARANTINED);
+  Beat("w-1");
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_QUARANTINED);
+  EXPECT_EQ(State(Submit(Spec()).value()), v1::JOB_STATE_QUEUED);
+}
+
+TEST_F(QuarantineTest, ReleaseEndsItForGood) {
+  Quarantine();
+  Restart();
+  Attach("w-1");
+  const std::string waiting = Submit(Spec()).value();
+  ASSERT_EQ(State(waiting), v1::JOB_STATE_QUEUED);
+  EXPECT_THAT(ReleaseWorker("w-1").status, IsOk());
+  EXPECT_EQ(State(waiting), v1::JOB_STATE_STARTING);
+  EXPECT_EQ(store().Audit().back().principal, "admin");
+  EXPECT_EQ(store().Audit().back().method, "ReleaseWorker");
+  EXPECT_THAT(ReleaseWorker("w-9").status, HasCode(kNotFound));
+  Restart();
+  Attach("w-1");
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_READY);
+}
+
+TEST_F(QuarantineTest, TwoHangsKeepNewAttemptsAwayForAWhile) {
+  Attach("w-1");
+  const std::string job = RunningOn("w-1");
+  ASSERT_THAT(Checkpoint(job, 1), IsOk());
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_RANK_HANG});
+  Pass(absl::Seconds(2), {"w-1"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+  End("w-1", job, {.cause = v1::ATTEMPT_CAUSE_RANK_HANG});
+  Pass(timers().hang_suspicion - absl::Seconds(1), {"w-1"});
+  EXPECT_EQ(core().fleet().Find("w-1")->state, v1::WORKER_STATE_SUSPECT);
+  EXPECT_EQ(State(job), v1::JOB_STATE_QUEUED);
+  Pass(absl::Seconds(2), {"w-1"});
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
+}
+
+// --- Rooms -------------------------------------------------------------------
+
+TEST_F(CoreTest, AWorkerThatIsHeardAgainGetsWhatWaitsAtOnce) {
+  Attach("w-1");
+  Pass(timers().restart_window, {"w-1"});
+  Pass(timers().suspect_after + absl::Milliseconds(200));
+  const std::string job = Submit(Spec()).value();
+  ASSERT_EQ(State(job), v1::JOB_STATE_QUEUED);
+  Beat("w-1");
+  EXPECT_EQ(State(job), v1::JOB_STATE_STARTING);
 }
 
 TEST_F(CoreTest, ADurableStepResetsTheCountOfFruitlessAttempts) {

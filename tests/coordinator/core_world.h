@@ -104,6 +104,26 @@ class CoreWorld {
     Schedule();
     return reply;
   }
+  Reply Resume(const std::string& job_id,
+               std::optional<std::string> request_id = {}) {
+    ResumeCommand resume;
+    resume.job_id = job_id;
+    resume.request = MakeRequest(
+        Method::kResumeJob,
+        request_id.value_or(absl::StrCat("request-", ++requests_)), job_id);
+    Reply reply = Call(std::move(resume));
+    Schedule();
+    return reply;
+  }
+  Reply ReleaseWorker(const std::string& worker) {
+    ReleaseWorkerCommand release;
+    release.worker_id = worker;
+    release.request = MakeRequest(
+        Method::kReleaseWorker, absl::StrCat("request-", ++requests_), worker);
+    Reply reply = Call(std::move(release));
+    Schedule();
+    return reply;
+  }
   Reply Delete(const std::string& job_id) {
     DeleteCommand erase;
     erase.job_id = job_id;
@@ -222,6 +242,27 @@ class CoreWorld {
   void KillRank(const std::string& worker, const std::string& job_id,
                 int64_t last_step = 0) {
     End(worker, job_id, {.signal = 9, .last_step = last_step, .message = ""});
+  }
+
+  // SIGSEGV of it.
+  void CrashRank(const std::string& worker, const std::string& job_id,
+                 int64_t last_step = 0) {
+    End(worker, job_id,
+        {.signal = 11, .last_step = last_step, .message = "it crashed"});
+  }
+  // Every rank of a one-worker job is ready, and has taken this step.
+  void StepTo(const std::string& job_id, int64_t step) {
+    const v1::Attempt attempt = LastAttempt(job_id);
+    for (const v1::RankPlacement& rank : attempt.placement().ranks()) {
+      Ready(rank.worker_id(), job_id, rank.rank());
+    }
+    ProgressCommand progress{.job_id = job_id, .epoch = attempt.epoch()};
+    progress.progress.emplace().set_step(step);
+    Run({.what = std::move(progress)});
+    Schedule();
+  }
+  std::string WorkerOf(const std::string& job_id) {
+    return LastAttempt(job_id).placement().ranks(0).worker_id();
   }
 
   // Orders of one kind that the worker got, and forgets them.

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
+#include "common/id.h"
 #include "coordinator/blob_files.h"
 #include "coordinator/janitor.h"
 #include "coordinator/memory_job_store.h"
@@ -149,6 +150,24 @@ TEST(RunRecordsTest, LinesAreFilteredByRankLevelAndAge) {
                 .value()
                 .lines.size(),
             2u);
+}
+
+TEST(RunRecordsTest, JobsThatWereLookedAtDoNotStayOpenForEver) {
+  TestDir dir;
+  RunRecords records(dir.path());
+  const auto open_files = [] { return ListDir("/proc/self/fd")->size(); };
+  const size_t before = open_files();
+  const auto job_id = [](size_t i) {
+    return MakeJobId(absl::UnixEpoch(), static_cast<uint32_t>(i));
+  };
+  for (size_t i = 0; i < 4 * RunRecords::kMaxOpen; ++i) {
+    v1::ReportRequest report = Report(1, 1, 1, 0.5);
+    report.set_job_id(job_id(i));
+    ASSERT_TRUE(records.Append(report).ok());
+  }
+  EXPECT_LE(open_files(), before + 2 * RunRecords::kMaxOpen);
+  // What was closed is opened again.
+  EXPECT_EQ(records.Metrics(job_id(0), 0, 10)->size(), 1);
 }
 
 TEST(RunRecordsTest, AJobIdThatIsAPathIsRefused) {

@@ -3,17 +3,13 @@
 // The program itself: killed in the middle of submits, stopped in order, and
 // started with addresses it must refuse.
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <regex>
 #include <set>
 #include <thread>
 
@@ -23,6 +19,7 @@
 #include "common/file.h"
 #include "common/token.h"
 #include "ft/v1/jobs.grpc.pb.h"
+#include "tests/coordinator/coordinator_program.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -33,72 +30,7 @@ using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::TestDir;
 
-// One run of ft-coordinator over a data directory.
-class Program {
- public:
-  explicit Program(const TestDir& dir,
-                   const std::string& client_address = "127.0.0.1:0")
-      : endpoint_file_(dir / "endpoint.json"), log_(dir / "log") {
-    EXPECT_THAT(RemoveFile(endpoint_file_), IsOk());
-    std::vector<std::string> words = {FT_TEST_BINARY_DIR "/bin/ft-coordinator",
-                                      "--data_dir",
-                                      dir / "data",
-                                      "--endpoint_file",
-                                      endpoint_file_,
-                                      "--client_address",
-                                      client_address,
-                                      "--worker_address",
-                                      "127.0.0.1:0",
-                                      "--http_address",
-                                      "127.0.0.1:0"};
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log_.c_str(),
-                                       O_WRONLY | O_CREAT | O_APPEND, 0600);
-    EXPECT_EQ(
-        ::posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), environ),
-        0);
-    ::posix_spawn_file_actions_destroy(&actions);
-  }
-  ~Program() {
-    if (pid_ > 0) End(SIGKILL);
-  }
-
-  // The address of the clients' listener, once it listens.
-  std::string ClientAddress() {
-    const absl::Time deadline = absl::Now() + absl::Seconds(30);
-    while (!Exists(endpoint_file_)) {
-      if (absl::Now() > deadline) {
-        ADD_FAILURE() << "not ready: " << Log();
-        return "";
-      }
-      absl::SleepFor(absl::Milliseconds(2));
-    }
-    const std::string json = ReadFile(endpoint_file_, 10'000).value();
-    std::smatch found;
-    EXPECT_TRUE(std::regex_search(
-        json, found, std::regex("\"client_address\": \"([^\"]+)\"")));
-    return found[1];
-  }
-
-  // The wait status after `signal`; 0: waits for it to end by itself.
-  int End(int signal) {
-    if (signal != 0) ::kill(pid_, signal);
-    int status = 0;
-    EXPECT_EQ(::waitpid(pid_, &status, 0), pid_);
-    pid_ = -1;
-    return status;
-  }
-  std::string Log() { return ReadFile(log_, 1 << 20).value_or(""); }
-
- private:
-  const std::string endpoint_file_;
-  const std::string log_;
-  pid_t pid_ = -1;
-};
+using Program = testing::CoordinatorProgram;
 
 class ProgramTest : public ::testing::Test {
  protected:
@@ -226,7 +158,7 @@ TEST_F(ProgramTest, ATermSignalEndsItInOrder) {
 }
 
 TEST_F(ProgramTest, AnAddressBeyondLoopbackIsRefusedWithTheReason) {
-  Program program(dir_, "0.0.0.0:0");
+  Program program(dir_, {.client_address = "0.0.0.0:0"});
   const int status = program.End(0);
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_NE(WEXITSTATUS(status), 0);

@@ -10,11 +10,13 @@
 
 #include "coordinator/job_state.h"
 #include "coordinator/lease_table.h"
+#include "coordinator/proto_time.h"
 #include "coordinator/reasons.h"
 #include "coordinator/rendezvous.h"
 #include "coordinator/retry_policy.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/timers.h"
+#include "coordinator/worker_health.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ft {
@@ -128,10 +130,9 @@ TEST(RetryPolicyTest, TheSameCrashOnTwoWorkersOrThriceOnOneIsPoison) {
   elsewhere.worker_id = "w-2";
   AttemptOutcome later = crash;
   later.last_step = 4;
-  EXPECT_EQ(Judge(crash, {.earlier = {elsewhere}}), RetryAction::kFailPoison);
+  EXPECT_EQ(Judge(crash, {.earlier = {elsewhere}}), RetryAction::kHold);
   EXPECT_EQ(Judge(crash, {.earlier = {crash}}), RetryAction::kRetryElsewhere);
-  EXPECT_EQ(Judge(crash, {.earlier = {crash, crash}}),
-            RetryAction::kFailPoison);
+  EXPECT_EQ(Judge(crash, {.earlier = {crash, crash}}), RetryAction::kHold);
   EXPECT_EQ(Judge(crash, {.earlier = {later}}), RetryAction::kRetryElsewhere);
 }
 
@@ -141,6 +142,26 @@ TEST(RetryPolicyTest, AKilledRankIsNeverPoison) {
                               .worker_id = "w-1"};
   EXPECT_EQ(Judge(killed, {.earlier = {killed, killed, killed}}),
             RetryAction::kRetry);
+}
+
+TEST(RetryPolicyTest, AHeldJobIsToldWhy) {
+  const AttemptOutcome crash{.cause = v1::ATTEMPT_CAUSE_RANK_SIGNAL,
+                             .signal = SIGSEGV,
+                             .worker_id = "w-1",
+                             .last_step = 3};
+  AttemptOutcome elsewhere = crash;
+  elsewhere.worker_id = "w-2";
+  const RetryVerdict poison =
+      JudgeAttempt(crash, {.earlier = {elsewhere}}, "job-1", 7);
+  EXPECT_EQ(poison.reason, "POISON");
+  EXPECT_THAT(poison.why,
+              HasSubstr("after step 3 on two workers, w-2 and w-1"));
+  const RetryVerdict stuck = JudgeAttempt(
+      Exit(absl::StatusCode::kAborted),
+      {.without_progress = 5, .max_without_progress = 5}, "job-1", 7);
+  EXPECT_EQ(stuck.action, RetryAction::kHold);
+  EXPECT_EQ(stuck.reason, "NO_PROGRESS");
+  EXPECT_THAT(stuck.why, HasSubstr("5 attempts in a row"));
 }
 
 TEST(RetryPolicyTest, TheWaitDoublesUpToAMinute) {
@@ -167,6 +188,61 @@ TEST(RetryPolicyTest, TheFirstFaultNamesTheAttemptNotItsEcho) {
   EXPECT_TRUE(IsMoreTelling(echo, stopped));
   EXPECT_TRUE(IsMoreTelling(data, killed));
   EXPECT_FALSE(IsMoreTelling(echo, killed));
+}
+
+// --- Workers at fault --------------------------------------------------------
+
+const absl::Time kNoon = absl::FromUnixSeconds(1'800'000'000);
+
+v1::Blame Crash(const std::string& job_id, absl::Time at) {
+  v1::Blame blame;
+  blame.set_job_id(job_id);
+  *blame.mutable_at() = ToProto(at);
+  return blame;
+}
+
+TEST(WorkerHealthTest, ThreeJobsWithinAnHourPutAWorkerIntoQuarantine) {
+  WorkerHealth health;
+  EXPECT_FALSE(health.Accuse("w-1", Crash("job-1", kNoon), kNoon));
+  EXPECT_FALSE(health.Accuse("w-1", Crash("job-2", kNoon), kNoon));
+  EXPECT_FALSE(health.Accuse("w-2", Crash("job-3", kNoon), kNoon));
+  EXPECT_TRUE(health.Accuse("w-1", Crash("job-3", kNoon), kNoon));
+  EXPECT_THAT(health.MarksOf("w-1").quarantine().reason(),
+              HasSubstr("job-1, job-2, job-3"));
+  EXPECT_FALSE(health.MarksOf("w-2").has_quarantine());
+  // It is in quarantine once.
+  EXPECT_FALSE(health.Accuse("w-1", Crash("job-4", kNoon), kNoon));
+}
+
+TEST(WorkerHealthTest, WhatIsOlderThanAnHourNoLongerCounts) {
+  WorkerHealth health;
+  const absl::Time later = kNoon + absl::Minutes(61);
+  EXPECT_FALSE(health.Accuse("w-1", Crash("job-1", kNoon), kNoon));
+  EXPECT_FALSE(health.Accuse("w-1", Crash("job-2", later), later));
+  EXPECT_FALSE(health.Accuse("w-1", Crash("job-3", later), later));
+  EXPECT_FALSE(health.Counts("w-1", kNoon, later));
+  EXPECT_TRUE(health.Knows("w-1", "job-2"));
+  EXPECT_FALSE(health.Knows("w-1", "job-1"));
+}
+
+TEST(WorkerHealthTest, AReleasedWorkerBeginsAnew) {
+  WorkerHealth health;
+  for (const char* job : {"job-1", "job-2", "job-3"}) {
+    health.Accuse("w-1", Crash(job, kNoon), kNoon);
+  }
+  health.Release("w-1", kNoon + absl::Minutes(1));
+  EXPECT_FALSE(health.MarksOf("w-1").has_quarantine());
+  EXPECT_FALSE(health.Knows("w-1", "job-1"));
+  EXPECT_FALSE(health.Counts("w-1", kNoon, kNoon + absl::Minutes(2)));
+  EXPECT_TRUE(
+      health.Counts("w-1", kNoon + absl::Minutes(2), kNoon + absl::Minutes(3)));
+}
+
+TEST(WorkerHealthTest, TheSecondHangWithinAnHourIsOneTooMany) {
+  WorkerHealth health;
+  EXPECT_FALSE(health.Hang("w-1", kNoon));
+  EXPECT_FALSE(health.Hang("w-1", kNoon + absl::Minutes(61)));
+  EXPECT_TRUE(health.Hang("w-1", kNoon + absl::Minutes(62)));
 }
 
 // --- Leases ------------------------------------------------------------------
@@ -236,6 +312,16 @@ TEST(RendezvousTest, LimitsAreKept) {
   }
   EXPECT_THAT(rendezvous.Set(Set(7, "more", "v")),
               HasCode(absl::StatusCode::kResourceExhausted));
+}
+
+TEST(RendezvousTest, WaitersAreBounded) {
+  Rendezvous rendezvous;
+  v1::RendezvousGet get = Get(7, "id");
+  for (int rank = 0; rank < 5000; ++rank) {
+    get.set_rank(rank);
+    EXPECT_EQ(rendezvous.Get(get, "w-1"), nullptr);
+  }
+  EXPECT_EQ(rendezvous.Set(Set(7, "id", "a"))->size(), Rendezvous::kMaxWaiters);
 }
 
 // --- Placement and plan ------------------------------------------------------

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "coordinator/proto_time.h"
 #include "coordinator/sqlite_db.h"
+#include "coordinator/sqlite_schema.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -169,6 +170,77 @@ TEST(SqliteJobStoreTest, ANewerSchemaIsRefused) {
   const auto store = SqliteJobStore::Open(dir.path());
   EXPECT_THAT(store, HasCode(absl::StatusCode::kFailedPrecondition));
   EXPECT_THAT(std::string(store.status().message()), HasSubstr("newer"));
+}
+
+TEST(SqliteJobStoreTest, AStoreOfTheFirstSchemaIsMigratedAfterACopy) {
+  TestDir dir;
+  {
+    auto old = SqliteDb::Open(dir / "ft.db", {}).value();
+    FT_ASSERT_OK(MigrateSchema(*old, dir.path(), 1));
+    FT_ASSERT_OK(old->Exec(
+        "INSERT INTO jobs VALUES('job-1', '', '', 'hotel-bot', 1, 50, 1, 1, "
+        "x'', x'', NULL); INSERT INTO meta VALUES('last_epoch', 41)"));
+    ASSERT_EQ(MetaInt(*old, "schema").value(), 1);
+  }
+  {
+    auto store = SqliteJobStore::Open(dir.path()).value();
+    const Snapshot snapshot = store->Load().value();
+    ASSERT_EQ(snapshot.live.size(), 1u);
+    EXPECT_EQ(snapshot.last_epoch, 41u);
+    PutWorker quarantined{.worker_id = "w-1", .marks = {}};
+    quarantined.marks.mutable_quarantine()->set_reason("crashes");
+    FT_ASSERT_OK(CommitOne(
+        *store,
+        {.records = {quarantined, AppendAudit{.at = kNow,
+                                              .principal = "coordinator",
+                                              .method = "QuarantineWorker",
+                                              .resource = "workers/w-1",
+                                              .detail = "crashes"}},
+         .effects = {}}));
+  }
+  auto store = SqliteJobStore::Open(dir.path()).value();
+  const Snapshot snapshot = store->Load().value();
+  ASSERT_EQ(snapshot.workers.size(), 1u);
+  EXPECT_EQ(snapshot.workers[0].marks.quarantine().reason(), "crashes");
+  auto copy = SqliteDb::Open(dir / "ft.db.schema1", {}).value();
+  EXPECT_EQ(MetaInt(*copy, "schema").value(), 1);
+}
+
+TEST(SqliteJobStoreTest, AMigrationThatFailsHalfWayChangesNothing) {
+  TestDir dir;
+  auto db = SqliteDb::Open(dir / "ft.db", {}).value();
+  FT_ASSERT_OK(MigrateSchema(*db, dir.path(), 1));
+  // The second table of the migration is in the way, its first is not.
+  FT_ASSERT_OK(db->Exec("CREATE TABLE audit(seq INTEGER)"));
+  db.reset();
+  EXPECT_FALSE(SqliteJobStore::Open(dir.path()).ok());
+  db = SqliteDb::Open(dir / "ft.db", {}).value();
+  EXPECT_EQ(MetaInt(*db, "schema").value(), 1);
+  EXPECT_FALSE(db->Exec("SELECT * FROM workers").ok());
+  FT_ASSERT_OK(db->Exec("DROP TABLE audit"));
+  db.reset();
+  FT_EXPECT_OK(SqliteJobStore::Open(dir.path()).status());
+}
+
+TEST(SqliteJobStoreTest, EveryAuditRowsDigestGoesOverTheOneBefore) {
+  TestDir dir;
+  auto store = SqliteJobStore::Open(dir.path()).value();
+  const AppendAudit row{.at = kNow,
+                        .principal = "admin",
+                        .method = "ReleaseWorker",
+                        .resource = "workers/w-1",
+                        .detail = ""};
+  FT_ASSERT_OK(CommitOne(*store, {.records = {row, row}, .effects = {}}));
+  FT_ASSERT_OK(CommitOne(*store, {.records = {row}, .effects = {}}));
+  auto db = SqliteDb::Open(dir / "ft.db", {.read_only = true}).value();
+  SqlStatement rows =
+      db->Prepare("SELECT chain_sha256 FROM audit ORDER BY seq").value();
+  std::set<std::string> digests;
+  while (rows.Step().value()) {
+    EXPECT_EQ(rows.BytesAt(0).size(), 32u);
+    digests.insert(rows.BytesAt(0));
+  }
+  EXPECT_EQ(digests.size(), 3u);
 }
 
 TEST(SqliteJobStoreTest, ListsPagesNewestFirst) {

@@ -81,21 +81,22 @@ TEST_F(CommandLineTest, TheVerbsAreFrozen) {
   std::vector<std::string> verbs;
   ForEachVerb(*MakeCommandLine(options, code),
               [&](const CLI::App& verb) { verbs.push_back(verb.get_name()); });
-  EXPECT_THAT(verbs,
-              ::testing::UnorderedElementsAre(
-                  "up", "down", "check", "submit", "list", "get", "watch",
-                  "wait", "events", "logs", "cancel", "delete", "fetch", "chat",
-                  "workers", "model", "import", "ls", "version", "completion"));
+  EXPECT_THAT(verbs, ::testing::UnorderedElementsAre(
+                         "up", "down", "check", "submit", "list", "get",
+                         "watch", "wait", "events", "logs", "cancel", "resume",
+                         "delete", "fetch", "chat", "workers", "ls", "release",
+                         "model", "import", "ls", "version", "completion"));
 }
 
 TEST_F(CommandLineTest, EveryVerbHasAnExampleAndEveryOptionItsMeaning) {
   GlobalOptions options;
   int code = 0;
   ForEachVerb(*MakeCommandLine(options, code), [](const CLI::App& verb) {
-    const bool is_below = verb.get_parent()->get_name() != "ftctl";
-    EXPECT_THAT(verb.get_footer(),
-                HasSubstr(absl::StrCat("ftctl ", is_below ? "model " : "",
-                                       verb.get_name())))
+    const std::string above = verb.get_parent()->get_name();
+    EXPECT_THAT(
+        verb.get_footer(),
+        HasSubstr(absl::StrCat("ftctl ", above == "ftctl" ? "" : above + " ",
+                               verb.get_name())))
         << verb.get_name();
     EXPECT_EQ(verb.get_description().find('\n'), std::string::npos)
         << verb.get_name();

@@ -219,5 +219,23 @@ TEST(VariablesTest, FilledOnesAreReplacedAndOthersAreTold) {
             "I am Ada {{author}} by {{author}}; {{ x }} {{}} Ada {{author}}");
 }
 
+TEST(RowFormatsTest, TextsThatHoldJsonAreBoundedInDepth) {
+  const auto code = absl::StatusCode::kInvalidArgument;
+  const std::string deep =
+      std::string(100'000, '[') + std::string(100'000, ']');
+  Json row = Row(R"({"conversations": [{"from": "human", "value": "a"},
+                                       {"from": "gpt", "value": "b"}]})");
+  row["tools"] = deep;
+  EXPECT_THAT(FromSharegpt(row), Fails(code, "tools: must be a JSON list"));
+  row.erase("tools");
+  row["conversations"][1] = {{"from", "function_call"}, {"value", deep}};
+  EXPECT_THAT(FromSharegpt(row), Fails(code, "a call must be"));
+
+  Json openai = Row(R"({"messages": [{"role": "user", "content": "a"},
+                                     {"role": "assistant"}]})");
+  openai["messages"][1]["content"] = {{{"type", "tool_call"}, {"value", deep}}};
+  EXPECT_THAT(FromOpenai(openai), Fails(code, "a call must be"));
+}
+
 }  // namespace
 }  // namespace ft

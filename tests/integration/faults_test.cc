@@ -68,6 +68,41 @@ TEST_F(FaultsTest, ARankIsKilled) {
   }
 }
 
+TEST_F(FaultsTest, ARankCrashesAndItsStackIsKept) {
+  const std::string id = StartAndPassACheckpoint();
+  ASSERT_EQ(kill(cluster_.Ranks(id).at(1), SIGSEGV), 0);
+  const v1::Job job = cluster_.WaitForEnd(id);
+  ExpectSameAdapter(job);
+  const v1::Attempt& crashed = job.status().attempts(0);
+  EXPECT_EQ(crashed.cause(), v1::ATTEMPT_CAUSE_RANK_SIGNAL);
+  EXPECT_EQ(crashed.signal(), SIGSEGV);
+  EXPECT_EQ(crashed.exit_report().rank(), 1);
+  EXPECT_GT(crashed.exit_report().stack_size(), 2) << crashed.DebugString();
+  EXPECT_GT(crashed.exit_report().log_tail_size(), 3);
+}
+
+TEST_F(FaultsTest, ARankThatCrashesAtOneStepIsHeldUntilSomebodyLooks) {
+  const std::string id = cluster_.Submit(TinyChat(1, kSteps)).job_id();
+  // Before its first step, on both workers.
+  for (int crashes = 0; crashes < 2; ++crashes) {
+    cluster_.WaitFor(id, [&](const v1::Job& job) {
+      return job.status().attempts_size() == crashes + 1 &&
+             job.status().state() == v1::JOB_STATE_STARTING &&
+             cluster_.Ranks(id).size() == 1;
+    });
+    ASSERT_EQ(kill(cluster_.Ranks(id).at(0), SIGABRT), 0);
+    cluster_.WaitFor(id, [&](const v1::Job& job) {
+      return job.status().attempts(crashes).state() == v1::ATTEMPT_STATE_ENDED;
+    });
+  }
+  const v1::Job held = cluster_.WaitFor(id, [](const v1::Job& job) {
+    return job.status().state() == v1::JOB_STATE_HELD;
+  });
+  EXPECT_EQ(held.status().reason(), "POISON");
+  EXPECT_TRUE(cluster_.client().ResumeJob(id).ok());
+  EXPECT_EQ(cluster_.WaitForEnd(id).status().state(), v1::JOB_STATE_SUCCEEDED);
+}
+
 TEST_F(FaultsTest, ARankHoldsStillUntilItIsKilled) {
   // A rank that was stopped holds the others up, but breaks nothing.
   const std::string id = StartAndPassACheckpoint();

@@ -202,6 +202,8 @@ INSTANTIATE_TEST_SUITE_P(
                 "evaluation: needs data.validation"},
         BadCase{"checkpointing: {every: {epochs: 1}}\n",
                 "write steps or minutes"},
+        BadCase{"checkpointing: {snapshot_every_steps: -1}\n",
+                "checkpointing.snapshot_every_steps: -1 is not in [1, "},
         BadCase{"export: {gguf: Q8_0}\n", "export.gguf: is not supported yet"},
         BadCase{"numeric: {on_nan: rewind}\n", "write stop"},
         BadCase{"secrets: [a]\n", "secrets: is not supported yet"},
@@ -362,8 +364,6 @@ INSTANTIATE_TEST_SUITE_P(
                    "parallelism.offload"},
         FutureCase{"", "determinism: {replay_every: 5}",
                    "determinism.replay_every"},
-        FutureCase{"", "checkpointing: {snapshot_every_steps: 5}",
-                   "checkpointing.snapshot_every_steps"},
         FutureCase{"", "checkpointing: {keep: {best: {metric: a, n: 1}}}",
                    "checkpointing.keep.best"},
         FutureCase{"", "checkpointing: {keep: {ttl: 30d}}",
@@ -406,6 +406,26 @@ TEST(JobFileTest, BareWordsRangesAndNullsAreRead) {
   EXPECT_TRUE(spec.optimizer().has_adamw());
   EXPECT_EQ(spec.resources().ranks().min(), 2);
   EXPECT_EQ(spec.export_().gguf(), "");
+}
+
+TEST(JobFileTest, AnyTextIsWrittenSoThatItIsReadAgain) {
+  v1::JobSpec spec = ParseJobFile(kGood, "job.yaml").value();
+  for (const char* text :
+       {"it's", "\"a\" \\ b", "two\nlines\t", "NULL", "True", "~", "#", "1e3",
+        "\u00e4\u4f60", "- a: {b", "\x01\x7f", ""}) {
+    (*spec.mutable_data()->mutable_variables())["text"] = text;
+    const auto again = ParseJobFile(SpecToYaml(spec), "again.yaml");
+    FT_ASSERT_OK(again);
+    EXPECT_EQ(again->data().variables().at("text"), text);
+  }
+}
+
+TEST(JobFileTest, AFileOfUnknownFieldsIsRefusedAtOnce) {
+  std::string text = kGood;
+  for (int i = 0; i < 9000; ++i) {
+    absl::StrAppend(&text, "x", i, "y: 1\n");
+  }
+  EXPECT_THAT(Errors(text), HasSubstr("x8999y: unknown field"));
 }
 
 TEST(JobFileTest, WhatTheSystemSetsCannotBeWritten) {

@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -27,10 +29,6 @@ namespace ft::testing {
 namespace {
 
 constexpr absl::Duration kTimeout = absl::Seconds(60);
-
-std::string Program(const std::string& name) {
-  return absl::StrCat(FT_TEST_BINARY_DIR "/bin/", name);
-}
 
 std::string CommandLine(pid_t pid) {
   return absl::StrReplaceAll(
@@ -55,14 +53,14 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
   return found;
 }
 
-LocalCluster::LocalCluster(int workers, double timer_scale)
-    : timer_scale_(timer_scale) {
+LocalCluster::LocalCluster(LocalClusterOptions options)
+    : options_(std::move(options)) {
   std::filesystem::create_directories(ModelRoot());
   std::filesystem::copy(FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat",
                         JoinPath(ModelRoot(), "tiny-chat"),
                         std::filesystem::copy_options::recursive);
   StartCoordinator();
-  for (int i = 1; i <= workers; ++i) StartWorker(i);
+  for (int i = 1; i <= options_.workers; ++i) StartWorker(i);
   const absl::Time deadline = absl::Now() + kTimeout;
   while (absl::Now() < deadline) {
     const auto list = client_->ListWorkers();
@@ -72,13 +70,18 @@ LocalCluster::LocalCluster(int workers, double timer_scale)
         ready += worker.state() == v1::WORKER_STATE_READY;
       }
     }
-    if (ready == workers) return;
+    if (ready == options_.workers) return;
     absl::SleepFor(absl::Milliseconds(5));
   }
   ADD_FAILURE() << "the workers are not ready";
 }
 
 LocalCluster::~LocalCluster() {
+  if (options_.expects_invariants) {
+    for (const std::string& violation : CheckInvariants()) {
+      ADD_FAILURE() << violation;
+    }
+  }
   if (::testing::Test::HasFailure()) {
     for (const auto& [name, pid] : pids_) {
       ADD_FAILURE()
@@ -99,7 +102,50 @@ LocalCluster::~LocalCluster() {
   while (!ProcessesWith(dir_.path()).empty() && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(5));
   }
-  EXPECT_TRUE(ProcessesWith(dir_.path()).empty()) << "a process is left";
+  const std::vector<pid_t> left = ProcessesWith(dir_.path());
+  EXPECT_TRUE(left.empty()) << "a process is left";
+  for (const pid_t pid : left) kill(pid, SIGKILL);
+}
+
+std::string LocalCluster::Program(const std::string& name) const {
+  return JoinPath(options_.program_dir.empty() ? FT_TEST_BINARY_DIR "/bin"
+                                               : options_.program_dir,
+                  name);
+}
+
+bool LocalCluster::CanRest() {
+  for (const auto& [name, pid] : pids_) {
+    if (pid <= 0 || waitpid(pid, nullptr, WNOHANG) != 0) return false;
+  }
+  const absl::StatusOr<v1::ListJobsResponse> list = client_->ListJobs({});
+  return list.ok() && std::all_of(list->jobs().begin(), list->jobs().end(),
+                                  [](const v1::Job& job) {
+                                    return IsTerminal(job.status().state());
+                                  });
+}
+
+std::vector<std::string> LocalCluster::CheckInvariants(
+    const ClientMemory& clients) {
+  Evidence evidence{.coordinator_dir = dir_ / "coordinator",
+                    .process_mark = dir_.path() + "/",
+                    .clients = clients};
+  for (const auto& [name, pid] : pids_) {
+    evidence.log_files.push_back(dir_ / absl::StrCat(name, ".log"));
+    if (name != "coordinator") evidence.worker_dirs.push_back(dir_ / name);
+  }
+  if (const char* const audit = std::getenv("FT_SYNC_AUDIT")) {
+    evidence.sync_audit = audit;
+  }
+  evidence.at_rest = CanRest();
+  // Workspaces go a moment after the job's end.
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  Violations leavings;
+  do {
+    leavings.clear();
+    CheckLeavings(evidence, leavings);
+    if (!leavings.empty()) absl::SleepFor(absl::Milliseconds(10));
+  } while (!leavings.empty() && absl::Now() < deadline);
+  return testing::CheckInvariants(evidence);
 }
 
 std::string LocalCluster::AdminTokenFile() const {
@@ -108,6 +154,10 @@ std::string LocalCluster::AdminTokenFile() const {
 
 std::string LocalCluster::WorkerTokenFile() const {
   return dir_ / "coordinator/tokens/worker.token";
+}
+
+std::string LocalCluster::SnapshotDir(int worker) const {
+  return dir_ / absl::StrCat("snapshots-", worker);
 }
 
 std::string LocalCluster::Endpoint(const std::string& program,
@@ -151,10 +201,16 @@ void LocalCluster::AwaitFile(const std::string& path, const std::string& name) {
 void LocalCluster::StartCoordinator() {
   const std::string endpoint = dir_ / "coordinator.json";
   std::filesystem::remove(endpoint);
-  std::vector<std::string> words = {
-      Program("ft-coordinator"), "--data_dir", dir_ / "coordinator",
-      "--endpoint_file",         endpoint,     "--timer_scale",
-      absl::StrCat(timer_scale_)};
+  std::vector<std::string> words = {Program("ft-coordinator"),
+                                    "--data_dir",
+                                    dir_ / "coordinator",
+                                    "--endpoint_file",
+                                    endpoint,
+                                    "--timer_scale",
+                                    absl::StrCat(options_.timer_scale)};
+  if (!options_.failpoints.empty()) {
+    words.insert(words.end(), {"--failpoints", options_.failpoints});
+  }
   const std::vector<std::string> listeners = {"client_address",
                                               "worker_address", "http_address"};
   for (const std::string& listener : listeners) {
@@ -174,17 +230,35 @@ void LocalCluster::StartCoordinator() {
   client_ = *std::move(client);
 }
 
-void LocalCluster::StartWorker(int index) {
+void LocalCluster::StartWorker(int index, int slots) {
   const std::string name = absl::StrCat("w-", index);
   const std::string endpoint = dir_ / absl::StrCat(name, ".json");
   std::filesystem::remove(endpoint);
-  pids_[name] =
-      Spawn({Program("ft-worker"), "--data_dir", dir_ / name, "--coordinator",
-             addresses_["worker_address"], "--token_file", WorkerTokenFile(),
-             "--worker_id", name, "--model_root", ModelRoot(),
-             "--train_program", Program("ft-train"), "--endpoint_file",
-             endpoint, "--timer_scale", absl::StrCat(timer_scale_)},
-            name);
+  std::vector<std::string> words = {Program("ft-worker"),
+                                    "--data_dir",
+                                    dir_ / name,
+                                    "--coordinator",
+                                    addresses_["worker_address"],
+                                    "--token_file",
+                                    WorkerTokenFile(),
+                                    "--worker_id",
+                                    name,
+                                    "--model_root",
+                                    ModelRoot(),
+                                    "--train_program",
+                                    Program("ft-train"),
+                                    "--endpoint_file",
+                                    endpoint,
+                                    "--timer_scale",
+                                    absl::StrCat(options_.timer_scale),
+                                    "--slots",
+                                    absl::StrCat(slots),
+                                    "--snapshot_dir",
+                                    SnapshotDir(index)};
+  if (!options_.failpoints.empty()) {
+    words.insert(words.end(), {"--failpoints", options_.failpoints});
+  }
+  pids_[name] = Spawn(words, name);
   AwaitFile(endpoint, name);
 }
 
@@ -235,15 +309,18 @@ v1::Job LocalCluster::WaitForEnd(const std::string& job_id) {
 
 std::map<int, pid_t> LocalCluster::Ranks(const std::string& job_id) const {
   std::map<int, pid_t> ranks;
-  for (const pid_t pid : ProcessesWith(absl::StrCat("/jobs/", job_id, "/"))) {
-    const std::string line = CommandLine(pid);
+  // A rank works in its workspace: .../jobs/JOB/EPOCH/rank-N.
+  for (const pid_t pid : ProcessesWith(dir_.path())) {
+    std::error_code error;
+    const std::string folder = std::filesystem::read_symlink(
+        absl::StrCat("/proc/", pid, "/cwd"), error);
+    const size_t at = folder.find("/rank-");
     int rank = 0;
-    const size_t at = line.find("/rank-");
-    if (!absl::StrContains(line, dir_.path()) || at == std::string::npos) {
-      continue;
+    if (!error && at != std::string::npos &&
+        absl::StrContains(folder, absl::StrCat("/jobs/", job_id, "/")) &&
+        absl::SimpleAtoi(folder.substr(at + 6), &rank)) {
+      ranks[rank] = pid;
     }
-    const std::string number = line.substr(at + 6, line.find(' ', at) - at - 6);
-    if (absl::SimpleAtoi(number, &rank)) ranks[rank] = pid;
   }
   return ranks;
 }
@@ -270,6 +347,22 @@ std::vector<v1::Event> LocalCluster::Events(const std::string& job_id) {
   EXPECT_TRUE(list.ok()) << list.status();
   if (!list.ok()) return {};
   return {list->events().begin(), list->events().end()};
+}
+
+std::map<int64_t, v1::StepMetrics> LocalCluster::Steps(
+    const std::string& job_id) {
+  std::map<int64_t, v1::StepMetrics> steps;
+  v1::ListMetricsRequest request;
+  request.set_job_id(job_id);
+  request.set_page_size(10'000);
+  const absl::StatusOr<v1::ListMetricsResponse> list =
+      client_->ListMetrics(request);
+  EXPECT_TRUE(list.ok()) << list.status();
+  if (!list.ok()) return steps;
+  for (const v1::StepMetrics& point : list->points()) {
+    if (!point.has_eval_loss()) steps[point.step()] = point;
+  }
+  return steps;
 }
 
 }  // namespace ft::testing

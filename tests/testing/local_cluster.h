@@ -16,15 +16,31 @@
 
 #include "ctl/client.h"
 #include "ft/v1/jobs.pb.h"
+#include "tests/testing/invariants.h"
 #include "tests/testing/temp_dir.h"
 
 namespace ft::testing {
 
+struct LocalClusterOptions {
+  int workers = 2;
+  // Timers are shortened to this; contracts in seconds want 1.
+  double timer_scale = 0.2;
+  // Where the programs are; empty: those of this build.
+  std::string program_dir = "";
+  // Of common/failpoint.h; empty: none.
+  std::string failpoints = "";
+  // Whether a broken invariant is a failure of the test.
+  bool expects_invariants = true;
+};
+
 class LocalCluster {
  public:
-  // Timers are shortened to `timer_scale`; contracts in seconds want 1.
-  explicit LocalCluster(int workers = 2, double timer_scale = 0.2);
-  // Ends everything; a process that is left is a failure of the test.
+  explicit LocalCluster(int workers = 2, double timer_scale = 0.2)
+      : LocalCluster(LocalClusterOptions{.workers = workers,
+                                         .timer_scale = timer_scale}) {}
+  explicit LocalCluster(LocalClusterOptions options);
+  // Ends everything; a process that is left is a failure of the test, and so is
+  // a broken invariant (tests/testing/invariants.h).
   ~LocalCluster();
 
   const TestDir& dir() const { return dir_; }
@@ -32,13 +48,15 @@ class LocalCluster {
   std::string AdminTokenFile() const;
   std::string WorkerTokenFile() const;
   std::string ModelRoot() const { return dir_ / "models"; }
+  // Where worker `worker` keeps its local snapshots.
+  std::string SnapshotDir(int worker) const;
   // What is in an endpoint file: "http_address" of "coordinator" or "w-1".
   std::string Endpoint(const std::string& program,
                        const std::string& field) const;
 
   // Both keep folders and ports, as systemd would.
   void StartCoordinator();
-  void StartWorker(int index);
+  void StartWorker(int index, int slots = 1);
   // Sends the signal and waits for the end.
   void EndCoordinator(int signal);
   void EndWorker(int index, int signal);
@@ -54,13 +72,21 @@ class LocalCluster {
   // Digest of each file of the job's result, by path.
   std::map<std::string, std::string> Result(const v1::Job& job);
   std::vector<v1::Event> Events(const std::string& job_id);
+  // The points of the steps, by step; evaluations apart.
+  std::map<int64_t, v1::StepMetrics> Steps(const std::string& job_id);
+
+  // Checks the invariants now; what is known to clients may be filled in. At
+  // rest only if every daemon lives and every job has ended; waits for it then.
+  std::vector<std::string> CheckInvariants(const ClientMemory& clients = {});
 
  private:
   pid_t Spawn(std::vector<std::string> words, const std::string& name);
   void AwaitFile(const std::string& path, const std::string& name);
+  std::string Program(const std::string& name) const;
+  bool CanRest();
 
   const TestDir dir_;
-  const double timer_scale_;
+  const LocalClusterOptions options_;
   std::map<std::string, pid_t> pids_;
   // The ports of the first start.
   std::map<std::string, std::string> addresses_;

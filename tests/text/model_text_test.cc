@@ -133,5 +133,17 @@ TEST_F(ModelTextTest, BrokenFilesAreNamed) {
               Fails(absl::StatusCode::kInvalidArgument, "tokenizer.json"));
 }
 
+TEST_F(ModelTextTest, NestingOfItsFilesIsBounded) {
+  Write("chat_template.jinja", "x");
+  Write("tokenizer_config.json", std::string(100'000, '['));
+  EXPECT_THAT(LoadModelText(dir_.path()),
+              Fails(absl::StatusCode::kInvalidArgument,
+                    "tokenizer_config.json: nested deeper than 32 levels"));
+  Write("tokenizer_config.json",
+        R"({"a_token": )" + std::string(40, '[') + std::string(40, ']') + "}");
+  EXPECT_THAT(LoadModelText(dir_.path()),
+              Fails(absl::StatusCode::kInvalidArgument, "nested deeper"));
+}
+
 }  // namespace
 }  // namespace ft

@@ -201,5 +201,21 @@ TEST(TokenizerTest, APanicInsideComesOutAsAnError) {
   ft_error_free(error);
 }
 
+TEST(TokenizerTest, ACharacterMapIsNoLargerThanItsText) {
+  constexpr absl::string_view kBefore =
+      R"({"version": "1.0", "truncation": null, "padding": null,
+          "added_tokens": [], "normalizer": {"type": "Precompiled",
+          "precompiled_charsmap": ")";
+  constexpr absl::string_view kBehind =
+      R"("}, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+          "model": {"type": "WordLevel", "vocab": {"a": 0},
+                    "unk_token": "a"}})";
+  // A trie of 0xfffffff0 bytes, then none.
+  EXPECT_THAT(
+      Tokenizer::Parse(absl::StrCat(kBefore, "8P///wAA", kBehind)),
+      testing::Fails(absl::StatusCode::kInvalidArgument,
+                     "precompiled_charsmap: a trie of 4294967280 bytes"));
+}
+
 }  // namespace
 }  // namespace ft

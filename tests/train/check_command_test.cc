@@ -54,6 +54,7 @@ Said Listen(const Run& run) {
 class CheckCommandTest : public ::testing::Test {
  protected:
   CheckCommandTest() {
+    std::filesystem::create_directories(dir_ / "models");
     std::filesystem::copy(FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat",
                           model());
     Write("job.yaml", kJob);

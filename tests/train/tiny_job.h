@@ -28,6 +28,10 @@ class RecordingLink : public Link {
     return absl::OkStatus();
   }
   void Step(const v1::StepMetrics& step) override { steps.push_back(step); }
+  void SnapshotSealed(const v1::SnapshotSealed& sealed) override {
+    absl::MutexLock lock(&mutex_);  // From the thread that hashes.
+    sealed_steps.push_back(sealed.step());
+  }
   void Checkpointed(const v1::CheckpointFiles& files) override {
     checkpoints.push_back(files);
   }
@@ -36,7 +40,9 @@ class RecordingLink : public Link {
   void Exit(const v1::RankExit&) override {}
   RankRequests TakeRequests() override {
     ++asked_;
-    return {.checkpoint = asked_ == checkpoint_at, .yield = asked_ == yield_at};
+    return {.checkpoint = asked_ == checkpoint_at,
+            .yield = asked_ == yield_at,
+            .stop = asked_ == stop_at};
   }
   absl::Status SetKey(absl::string_view key, absl::string_view value) override {
     absl::MutexLock lock(&mutex_);
@@ -53,9 +59,11 @@ class RecordingLink : public Link {
     return keys_[std::string(key)];
   }
 
-  int64_t checkpoint_at = 0, yield_at = 0;  // The n-th step from the start.
+  // The n-th step from the start.
+  int64_t checkpoint_at = 0, yield_at = 0, stop_at = 0;
   v1::RankReadyNotice ready;
   std::vector<v1::StepMetrics> steps;
+  std::vector<int64_t> sealed_steps;
   std::vector<v1::CheckpointFiles> checkpoints;
   v1::ExportFiles exported;
   std::vector<v1::Event> events;
@@ -133,12 +141,22 @@ struct TinyOptions {
   int64_t checkpoint_at = 0;
   bool resume = false;
   bool validates_on_training_rows = false;  // For specs with validation.path.
+  // Dies after that step: without a checkpoint, as if it was killed.
+  int64_t stop_at = 0;
+  // Local snapshots: rings snapshots/rank-N in the workspace.
+  bool has_snapshots = false;
+  int64_t snapshot_bytes = 64 << 20;
+  std::vector<int64_t> source_snapshot_steps = {};
 };
+
+inline std::string RingOf(const std::string& dir, int rank) {
+  return dir + "/snapshots/rank-" + std::to_string(rank);
+}
 
 // Runs the job in `dir`; ranks share the workspace.
 inline TinyRun RunTiny(const v1::JobSpec& spec, const std::string& dir,
                        const TinyOptions& options) {
-  FT_CHECK(MakeDirs(dir).ok());
+  FT_CHECK(MakeDirs(dir + "/snapshots").ok());
   FT_CHECK(WriteFileAtomic(dir + "/train.jsonl", TinyRows()).ok());
   std::map<std::string, std::string> keys;
   absl::Mutex mutex;
@@ -148,6 +166,7 @@ inline TinyRun RunTiny(const v1::JobSpec& spec, const std::string& dir,
     run.links.push_back(std::make_unique<RecordingLink>(&keys, &mutex));
     run.links.back()->yield_at = rank == 0 ? options.yield_at : 0;
     run.links.back()->checkpoint_at = rank == 0 ? options.checkpoint_at : 0;
+    run.links.back()->stop_at = rank == 0 ? options.stop_at : 0;
   }
   OnEveryRank(options.world, [&](int rank) {
     const RankJob job{
@@ -161,6 +180,9 @@ inline TinyRun RunTiny(const v1::JobSpec& spec, const std::string& dir,
         .train_files = {dir + "/train.jsonl"},
         .validation_file =
             options.validates_on_training_rows ? dir + "/train.jsonl" : "",
+        .snapshot_ring = options.has_snapshots ? RingOf(dir, rank) : "",
+        .snapshot_bytes = options.snapshot_bytes,
+        .source_snapshot_steps = options.source_snapshot_steps,
         .secret = std::string(32, 's')};
     run.outcomes[rank] = RunRank(job, *run.links[rank], options.resume);
   });

@@ -11,8 +11,9 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Instructions of one rendering. No clock: the same input always ends alike.
-const FUEL: u64 = 50_000_000;
+/// Instructions of one rendering, half a second to one. No clock: the same input
+/// always ends alike. A turn of a real template takes about a hundred.
+const FUEL: u64 = 10_000_000;
 const RECURSION_LIMIT: usize = 120;
 const NAME: &str = "chat";
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `tokenizer.json`, executed by the tokenizers library.
 
+use crate::charsmap;
 use crate::ffi::{FtText, Outcome, bytes, check_size, guard, guard_value, release, utf8};
 use std::ffi::{c_char, c_int};
 use tokenizers::Tokenizer;
@@ -17,7 +18,9 @@ pub struct FtEncoding {
 pub unsafe extern "C" fn ft_tokenizer_load(json: *const c_char, size: usize, error: *mut *mut c_char) -> *mut FtTokenizer {
     guard(error, || {
         // SAFETY: by contract of the header.
-        let mut tokenizer = Tokenizer::from_bytes(unsafe { bytes(json, size) }).map_err(|error| error.to_string())?;
+        let json = unsafe { bytes(json, size) };
+        charsmap::check(json)?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         // Examples are cut and packed by data/, never here.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
