@@ -124,6 +124,19 @@ int FaultEnv::FileAt(const std::string& path, bool is_new) {
   return FileAtLocked(path, is_new);
 }
 
+void FaultEnv::Forget(const std::string& path) {
+  absl::MutexLock lock(&mutex_);
+  ForgetLocked(path);
+}
+
+void FaultEnv::ForgetLocked(const std::string& path) {
+  struct stat info{};
+  // The number of a file that is gone may come again, here or elsewhere.
+  if (::lstat(path.c_str(), &info) == 0 && info.st_nlink == 1) {
+    files_.erase(IdOf(info));
+  }
+}
+
 int FaultEnv::FileAtLocked(const std::string& path, bool is_new) {
   struct stat info{};
   FT_CHECK(::stat(path.c_str(), &info) == 0);
@@ -244,6 +257,7 @@ int FaultEnv::Rename(const char* from, const char* to) {
     errno = error;
     return -1;
   }
+  ForgetLocked(to);
   if (FileEnv::Rename(from, to) != 0) return -1;
   record_.Add(
       {.kind = Kind::kRename, .path = relative_from, .to = relative_to});
@@ -273,6 +287,7 @@ int FaultEnv::Unlink(const char* path) {
     errno = error;
     return -1;
   }
+  ForgetLocked(path);
   if (FileEnv::Unlink(path) != 0) return -1;
   record_.Add({.kind = Kind::kUnlink, .path = relative});
   return 0;

@@ -117,6 +117,8 @@ class FaultEnv : public FileEnv {
   int Before(Call call, const std::string& path = "");
   // The file that lies at a path. `is_new`: the call before made it.
   int FileAt(const std::string& path, bool is_new);
+  // Before a name goes that may be the last of its file.
+  void Forget(const std::string& path);
   void Note(DiskRecord::Op op);
   // Whether `path` lies below the root, and where.
   bool IsBelow(const std::string& path, std::string* relative) const;
@@ -125,6 +127,8 @@ class FaultEnv : public FileEnv {
   int BeforeLocked(Call call, const std::string& path = "")
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int FileOf(int fd) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetLocked(const std::string& path)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int FileAtLocked(const std::string& path, bool is_new)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

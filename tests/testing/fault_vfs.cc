@@ -191,6 +191,7 @@ int DeleteFile(sqlite3_vfs*, const char* path, int sync_folder) {
     return below->xDelete(below, path, sync_folder);
   }
   if (faults->Before(FaultEnv::Call::kOther) != 0) return SQLITE_IOERR_DELETE;
+  faults->Forget(path);
   const int code = below->xDelete(below, path, /*syncDir=*/0);
   if (code != SQLITE_OK) return code;
   faults->Note({.kind = Kind::kUnlink, .path = relative});
