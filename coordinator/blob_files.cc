@@ -314,7 +314,9 @@ absl::Status BlobFiles::Publish(const std::string& path,
                                 const std::string& blob_path) {
   absl::MutexLock hold(&blob_mutex_);
   FT_RETURN_IF_ERROR(MakeDirs(DirName(blob_path), 0700));
-  return RenameDurably(path, blob_path);
+  FT_RETURN_IF_ERROR(RenameDurably(path, blob_path));
+  Pass(Failpoint::kBlobRenamed);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<BlobDesk::Writer> BlobFiles::WriterOf(

@@ -28,11 +28,6 @@ namespace {
 // longest steps (an evaluation or a checkpoint lies between two steps).
 constexpr absl::Duration kLeastHang = absl::Minutes(5);
 constexpr int kHangSteps = 10;
-// Between looks at whether the other workers have stored their shards.
-constexpr absl::Duration kShardPoll = absl::Milliseconds(200);
-// After that the checkpoint is given up: another worker could not store its
-// part. The next checkpoint is another try.
-constexpr absl::Duration kShardTimeout = absl::Minutes(2);
 // Between tries while the coordinator is away.
 constexpr absl::Duration kUploadPause = absl::Seconds(1);
 
@@ -72,20 +67,19 @@ AttemptRunner::AttemptRunner(v1::StartAttempt order, AttemptHost host)
     : order_(std::move(order)),
       host_(std::move(host)),
       dir_(JoinPath(host_.config->jobs_dir(),
-                    absl::StrCat(order_.job_id(), "/", order_.epoch()))) {
+                    absl::StrCat(order_.job_id(), "/", order_.epoch()))),
+      checkpoints_(NewUploader()) {
   for (const v1::RankPlacement& place : order_.placement().ranks()) {
     if (place.worker_id() == host_.config->worker_id) {
       local_ranks_.push_back(place.rank());
     }
   }
-  upload_thread_ = std::thread([this] { UploadLoop(); });
   thread_ = std::thread([this] { Run(); });
 }
 
 AttemptRunner::~AttemptRunner() {
   Stop(/*is_fenced=*/true);
   thread_.join();
-  upload_thread_.join();
 }
 
 v1::AttemptState AttemptRunner::state() const {
@@ -188,10 +182,10 @@ void AttemptRunner::Run() {
   std::map<int, std::unique_ptr<RankLink>> links;
   {
     absl::MutexLock lock(&mutex_);
-    uploads_closed_ = true;
     links.swap(links_);
   }
   links.clear();  // Joins their threads; they may need the lock.
+  checkpoints_->Stop();
   // Fails only where nobody could act on it; the next start sweeps.
   RemoveTree(dir_).IgnoreError();
   rmdir(DirName(dir_).c_str());  // Unless another attempt of the job is here.
@@ -320,8 +314,8 @@ absl::Status AttemptRunner::StartRank(int rank, const UniqueFd& shared_memory) {
       rank, *std::move(process), JoinPath(workspace, "rank.log"),
       RankLink::Callbacks{
           .on_message =
-              [this](int from, const v1::FromRank& message) {
-                OnMessage(from, message);
+              [this](int from, const v1::FromRank& said) {
+                OnMessage(from, said);
               },
           .on_line =
               [this](int from, const std::string& text) {
@@ -383,6 +377,7 @@ void AttemptRunner::Yield(absl::Duration grace) {
 }
 
 void AttemptRunner::Stop(bool is_fenced) {
+  checkpoints_->Stop();
   absl::MutexLock lock(&mutex_);
   stopping_ = true;
   fenced_ |= is_fenced;
@@ -482,8 +477,7 @@ void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
     }
     case v1::FromRank::kCheckpointFiles: {
       Pass(Failpoint::kCheckpointHandedOver);
-      absl::MutexLock lock(&mutex_);
-      uploads_.push_back({rank, message.checkpoint_files()});
+      checkpoints_->Add(rank, message.checkpoint_files());
       return;
     }
     case v1::FromRank::kExportFiles: {
@@ -576,13 +570,7 @@ void AttemptRunner::End() {
   }
 
   // What was handed over is stored before anything else is said.
-  {
-    absl::MutexLock lock(&mutex_);
-    const auto stored = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return (uploads_.empty() && !uploading_) || stopping_;
-    };
-    mutex_.Await(absl::Condition(&stored));
-  }
+  checkpoints_->AwaitIdle();
   if (endings[0].last_words->yielded()) {
     v1::AttemptEnded ended;
     ended.set_cause(v1::ATTEMPT_CAUSE_YIELDED);
@@ -624,81 +612,43 @@ void AttemptRunner::End() {
   }
 }
 
-void AttemptRunner::UploadLoop() {
-  const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !uploads_.empty() || uploads_closed_;
-  };
-  while (true) {
-    Upload upload;
-    {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(&wake));
-      if (uploads_.empty() || stopping_) {
-        if (uploads_closed_) return;
-        uploads_.clear();
-        continue;
-      }
-      upload = std::move(uploads_.front());
-      uploads_.pop_front();
-      uploading_ = true;
-    }
-    absl::Status status = StoreCheckpoint(upload);
-    // The other workers count on our part: a coordinator that is away, or whose
-    // disk is full, is waited for.
-    while (IsPassing(status)) {
-      NoteSpace(status);
-      if (StopsWithin(kUploadPause)) break;
-      status = StoreCheckpoint(upload);
-    }
-    NoteSpace(status);
-    if (!status.ok() && !IsStale(status) && !Stopping()) {
-      // The ranks go on; the next checkpoint is another try.
-      Warn(absl::StrCat("checkpoint of step ", upload.files.step(),
-                        " was not stored: ", status.message()));
-    }
-    absl::MutexLock lock(&mutex_);
-    uploading_ = false;
+std::unique_ptr<CheckpointUploader> AttemptRunner::NewUploader() {
+  CheckpointUploader::Options options{.dir = JoinPath(dir_, "uploads")};
+  for (absl::Duration* wait :
+       {&options.poll, &options.shard_timeout, &options.pause}) {
+    *wait = host_.config->Scaled(*wait);
   }
+  return std::make_unique<CheckpointUploader>(
+      std::move(options),
+      CheckpointUploader::Host{
+          .upload =
+              [this](const std::string& path, const std::string& sha256) {
+                return host_.transfer->UploadFile(path, sha256, Writer());
+              },
+          .find_missing =
+              [this](const std::vector<std::string>& sha256) {
+                return host_.transfer->FindMissing(sha256);
+              },
+          .commit =
+              [this](const v1::Manifest& manifest) {
+                return CommitCheckpoint(manifest);
+              },
+          .is_passing = IsPassing,
+          .note = [this](const absl::Status& status) { NoteSpace(status); },
+          .give_up =
+              [this](int64_t step, const absl::Status& why) {
+                if (IsStale(why) || Stopping()) return;
+                // The ranks go on; the next checkpoint is another try.
+                Warn(absl::StrCat("checkpoint of step ", step,
+                                  " was not stored: ", why.message()));
+              },
+      });
 }
 
-absl::Status AttemptRunner::StoreCheckpoint(const Upload& upload) {
-  for (const v1::LocalFile& file : upload.files.own()) {
-    FT_RETURN_IF_ERROR(
-        host_.transfer->UploadFile(JoinPath(upload.files.dir(), file.path()),
-                                   file.sha256(), Writer()),
-        file.path());
-  }
-  Pass(Failpoint::kShardUploaded);
-  if (upload.files.all().empty()) return absl::OkStatus();
-
-  v1::Manifest manifest;
+absl::Status AttemptRunner::CommitCheckpoint(v1::Manifest manifest) {
   manifest.set_kind(v1::ARTIFACT_KIND_CHECKPOINT);
   manifest.set_job_id(job_id());
   manifest.set_epoch(epoch());
-  manifest.set_step(upload.files.step());
-  std::vector<std::string> digests;
-  for (const v1::LocalFile& file : upload.files.all()) {
-    v1::FileEntry* entry = manifest.add_files();
-    entry->set_path(file.path());
-    entry->set_bytes(file.bytes());
-    entry->set_sha256(file.sha256());
-    digests.push_back(file.sha256());
-  }
-  // The other workers send their shards at their own pace.
-  const absl::Time deadline = absl::Now() + host_.config->Scaled(kShardTimeout);
-  while (true) {
-    FT_ASSIGN_OR_RETURN(const std::vector<std::string> missing,
-                        host_.transfer->FindMissing(digests));
-    if (missing.empty()) break;
-    if (absl::Now() > deadline) {
-      return absl::AbortedError(absl::StrCat(
-          missing.size(), " of its files were not stored by other workers"));
-    }
-    if (StopsWithin(kShardPoll)) {
-      return absl::CancelledError("stopped while shards were missing");
-    }
-  }
-  Pass(Failpoint::kShardsThere);
   const std::string bytes = SerializeManifest(manifest);
   FT_RETURN_IF_ERROR(host_.transfer->UploadBytes(bytes, Writer()), "manifest");
   Pass(Failpoint::kManifestUploaded);

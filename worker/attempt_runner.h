@@ -6,7 +6,6 @@
 
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,6 +20,7 @@
 #include "absl/time/time.h"
 #include "artifact/transfer.h"
 #include "ft/v1/workers.pb.h"
+#include "worker/checkpoint_uploader.h"
 #include "worker/config.h"
 #include "worker/inputs.h"
 #include "worker/rank_link.h"
@@ -77,12 +77,6 @@ class AttemptRunner {
   std::vector<v1::ConnectRequest> OpenQuestions() const;
 
  private:
-  // A checkpoint or nothing, to be stored.
-  struct Upload {
-    int rank = 0;
-    v1::CheckpointFiles files;
-  };
-
   void Run();
   absl::Status Prepare();
   absl::Status StartRanks();
@@ -90,8 +84,8 @@ class AttemptRunner {
   UniqueFd SharedMemory();
   void WaitForRanks();
   void End();
-  void UploadLoop();
-  absl::Status StoreCheckpoint(const Upload& upload);
+  std::unique_ptr<CheckpointUploader> NewUploader();
+  absl::Status CommitCheckpoint(v1::Manifest manifest);
   absl::Status PublishExport();
   void OnMessage(int rank, const v1::FromRank& message);
   void OnRankEnd(RankEnding ending);
@@ -127,15 +121,12 @@ class AttemptRunner {
   absl::Time yield_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   std::optional<std::string> publish_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::ExportFiles> export_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Upload> uploads_ ABSL_GUARDED_BY(mutex_);
-  bool uploading_ ABSL_GUARDED_BY(mutex_) = false;
-  bool uploads_closed_ ABSL_GUARDED_BY(mutex_) = false;
   // Keys asked for by our ranks, until they are there.
   std::map<std::string, std::set<int>> asked_ ABSL_GUARDED_BY(mutex_);
   bool has_no_space_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
 
-  std::thread upload_thread_;
+  const std::unique_ptr<CheckpointUploader> checkpoints_;
   std::thread thread_;
 };
 
