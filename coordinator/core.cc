@@ -2,6 +2,7 @@
 
 #include "coordinator/core.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,6 +49,12 @@ void Core::Install(Snapshot snapshot) {
   artifacts_.clear();
   spool_marks_.clear();
   for (const auto& [job_id, live] : before) fleet_.Release(job_id);
+  // A slot that was held for one attempt and given to a later one is the later
+  // one's.
+  std::ranges::stable_sort(snapshot.live, {}, [](const Snapshot::LiveJob& row) {
+    const auto& attempts = row.job.status().attempts();
+    return attempts.empty() ? 0 : attempts.rbegin()->epoch();
+  });
   for (Snapshot::LiveJob& row : snapshot.live) {
     InstallJob(std::move(row), before);
   }

@@ -21,7 +21,10 @@ std::vector<int32_t> FreeSlots(const GangDemand& demand,
   std::vector<int32_t> free;
   for (const WorkerOffer::SlotOffer& slot : offer.slots) {
     if (!slot.is_free) continue;
-    if (!slot.held_for.empty() && slot.held_for != demand.job_id) continue;
+    const bool is_open = slot.held_for.empty() ||
+                         slot.held_for == demand.job_id ||
+                         (slot.is_reserved && demand.passes_reservations);
+    if (!is_open) continue;
     free.push_back(slot.slot);
   }
   return free;

@@ -32,6 +32,9 @@ struct GangDemand {
 
   // Taken only where nothing else fits: a crash happened there.
   std::set<std::string> avoid_workers;
+
+  // It may also have slots that are reserved for a job before it.
+  bool passes_reservations = false;
 };
 
 // What a worker offers.
@@ -44,7 +47,8 @@ struct WorkerOffer {
   struct SlotOffer {
     int32_t slot = 0;
     bool is_free = true;
-    std::string held_for;  // Set: only this job may have it.
+    std::string held_for;      // Set: only this job may have it.
+    bool is_reserved = false;  // Held for a job that waits and never had it.
   };
   std::vector<SlotOffer> slots = {};
 };

@@ -28,7 +28,9 @@ void Reserve(const GangDemand& demand, std::vector<WorkerOffer>& offers) {
   for (WorkerOffer& offer : offers) {
     if (!Matches(demand, offer)) continue;
     for (WorkerOffer::SlotOffer& slot : offer.slots) {
-      if (slot.held_for.empty()) slot.held_for = demand.job_id;
+      if (!slot.held_for.empty()) continue;
+      slot.held_for = demand.job_id;
+      slot.is_reserved = true;
     }
   }
 }
@@ -93,7 +95,11 @@ Plan MakePlan(std::vector<GangDemand> waiting,
   const std::set<std::string> holders = JobsWithHeldSlots(offers);
   std::map<Shape, Waiting> failed;
   Plan plan;
-  for (const GangDemand& demand : waiting) {
+  for (GangDemand& demand : waiting) {
+    // Reserved for a job that waits for the slots which this one holds, the
+    // rest of its gang would be kept from it, and each would wait for the
+    // other.
+    demand.passes_reservations = holders.contains(demand.job_id);
     const auto known = failed.find(ShapeOf(demand));
     if (known != failed.end() && !holders.contains(demand.job_id)) {
       Waiting why = known->second;

@@ -624,6 +624,26 @@ TEST_F(CoreTest, NobodyIsJudgedInTheRestartWindow) {
   EXPECT_EQ(LastAttempt(job).cause(), v1::ATTEMPT_CAUSE_WORKER_LOST);
 }
 
+// A job that could not publish runs again; its slot is another's meanwhile.
+TEST_F(CoreTest, ASlotIsNotGivenTwiceAfterARestart) {
+  const std::string other = Submit(Spec()).value();
+  v1::JobSpec urgent = Spec();
+  urgent.set_priority(90);
+  const std::string job = Submit(urgent).value();
+  Attach("w-1");
+  StepTo(job, 1);
+  Done("w-1", job);
+  StepTo(other, 1);
+  End("w-1", job, {.signal = 9});
+  ASSERT_EQ(State(job), v1::JOB_STATE_RECOVERING);
+
+  Restart();
+  Attach("w-1", Machine(),
+         {Held(other, Epoch(other), v1::ATTEMPT_STATE_RUNNING)});
+  EXPECT_EQ(Starts("w-1"), 0);
+  EXPECT_EQ(State(job), v1::JOB_STATE_RECOVERING);
+}
+
 TEST_F(CoreTest, AFinishedGangPublishesAfterARestart) {
   Attach("w-1");
   const std::string job = RunningOn("w-1");

@@ -435,6 +435,14 @@ TEST(SchedulerTest, AShapeThatFailedIsNotTriedAgainButForItsHolder) {
   EXPECT_EQ(plan.waiting[1].kind, "NOT_ENOUGH_FREE");
 }
 
+TEST(SchedulerTest, AJobThatHoldsPartOfItsGangIsNotKeptFromTheRest) {
+  WorkerOffer offer = Offer("a", 2);
+  offer.slots[0].held_for = "holder";
+  const Plan plan =
+      MakePlan({Demand("first", 2, 1), Demand("holder", 2, 2)}, {offer});
+  EXPECT_THAT(Placed(plan), ElementsAre("holder"));
+}
+
 TEST(SchedulerTest, ALargeQueueOverALargeFleetIsPlannedQuickly) {
   std::vector<WorkerOffer> fleet;
   for (int i = 0; i < 200; ++i) fleet.push_back(Offer(absl::StrCat(i), 4));

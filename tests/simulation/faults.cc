@@ -78,8 +78,8 @@ void World::Fault() {
   const auto heal_later = [&](absl::Duration most) {
     In(Between(absl::Milliseconds(200), most), [this, index] {
       ModelWorker& there = *workers_[index];
-      Heal(there.up);
-      Heal(there.down);
+      Heal(there, there.up);
+      Heal(there, there.down);
       if (there.session != 0) there.in_touch_since = now_;
     });
     worker.in_touch_since = absl::InfiniteFuture();
@@ -190,7 +190,7 @@ void World::Fault() {
                 [this, index] {
                   ModelWorker& there = *workers_[index];
                   there.hung = false;
-                  Heal(there.down);
+                  Heal(there, there.down);
                   if (there.session != 0) there.in_touch_since = now_;
                 });
     case 20:
@@ -230,8 +230,8 @@ void World::Calm() {
     worker->hung = false;
     worker->slowness = 1;
     worker->crash_share = 0;
-    Heal(worker->up);
-    Heal(worker->down);
+    Heal(*worker, worker->up);
+    Heal(*worker, worker->down);
     if (worker->session != 0) worker->in_touch_since = now_;
     if (worker->is_guest) KillWorker(*worker);
   }

@@ -12,12 +12,28 @@
 
 namespace ft::testing {
 
+// What comes to a worker that is stopped waits for it.
+std::function<void()> World::Arrival(ModelWorker& worker,
+                                     ModelWorker::Direction& direction,
+                                     uint64_t number,
+                                     std::function<void()> arrive) {
+  return [&worker, &direction, number, arrive = std::move(arrive)] {
+    if (worker.hung && &direction == &worker.down) {
+      direction.held.emplace(number, arrive);
+    } else {
+      arrive();
+    }
+  };
+}
+
 void World::Carry(ModelWorker& worker, ModelWorker::Direction& direction,
                   bool may_shuffle, std::function<void()> arrive) {
+  const uint64_t number = ++direction.sent;
   if (direction.blocked) {
-    direction.held.push_back(std::move(arrive));
+    direction.held.emplace(number, std::move(arrive));
     return;
   }
+  arrive = Arrival(worker, direction, number, std::move(arrive));
   const absl::Duration delay =
       direction.extra + Between(absl::Milliseconds(1), absl::Milliseconds(15));
   if (may_shuffle && Chance(direction.shuffle)) {
@@ -29,14 +45,14 @@ void World::Carry(ModelWorker& worker, ModelWorker::Direction& direction,
   At(direction.last, std::move(arrive));
 }
 
-void World::Heal(ModelWorker::Direction& direction) {
+void World::Heal(ModelWorker& worker, ModelWorker::Direction& direction) {
   direction.blocked = false;
   direction.extra = absl::ZeroDuration();
   direction.shuffle = 0;
   direction.last = std::max(direction.last, now_);
-  for (auto& arrive : std::exchange(direction.held, {})) {
+  for (auto& [number, arrive] : std::exchange(direction.held, {})) {
     direction.last += absl::Milliseconds(1);
-    At(direction.last, std::move(arrive));
+    At(direction.last, Arrival(worker, direction, number, std::move(arrive)));
   }
 }
 
@@ -59,7 +75,7 @@ void World::Tell(uint64_t session, const v1::ConnectResponse& message) {
   const bool is_loose = !message.has_attached() && !message.has_event_ack();
   Carry(worker, worker.down, is_loose, [this, number, session, message] {
     ModelWorker& there = *workers_[number];
-    if (!there.alive || there.hung || there.session != session) return;
+    if (!there.alive || there.session != session) return;
     Obey(there, message);
   });
 }

@@ -373,7 +373,10 @@ absl::Time Rules::EndedSince(uint64_t epoch) const {
 
 void Rules::OnIdle(const Fleet& fleet) {
   std::vector<GangDemand> demands;
-  std::map<std::pair<std::string, int32_t>, std::string> taken;
+  // By slot the newest epoch there, and the job that it is held for; none: it
+  // is in use.
+  std::map<std::pair<std::string, int32_t>, std::pair<uint64_t, std::string>>
+      taken;
   for (const auto& [job_id, state] : states_) {
     if (IsTerminal(state)) continue;
     const v1::Job row = store_.GetJob(job_id).value();
@@ -399,11 +402,10 @@ void Rules::OnIdle(const Fleet& fleet) {
                          state != v1::JOB_STATE_FINALIZING;
     if (!is_live && state != v1::JOB_STATE_RECOVERING) continue;
     for (const v1::RankPlacement& rank : newest.placement().ranks()) {
-      // A slot that was held is another's once the worker came anew.
-      std::string& use =
-          taken.try_emplace({rank.worker_id(), rank.slot()}, job_id)
-              .first->second;
-      if (is_live) use.clear();
+      // A slot that two jobs could hold was given up by the earlier one.
+      auto& use = taken[{rank.worker_id(), rank.slot()}];
+      if (newest.epoch() < use.first) continue;
+      use = {newest.epoch(), is_live ? "" : job_id};
     }
   }
   std::vector<WorkerOffer> offers;
@@ -420,8 +422,8 @@ void Rules::OnIdle(const Fleet& fleet) {
       slot_offer.slot = slot.index();
       const auto use = taken.find({worker_id, slot.index()});
       if (use == taken.end()) continue;
-      slot_offer.is_free = !use->second.empty();
-      slot_offer.held_for = use->second;
+      slot_offer.held_for = use->second.second;
+      slot_offer.is_free = !slot_offer.held_for.empty();
     }
   }
   std::ranges::sort(demands, [](const GangDemand& a, const GangDemand& b) {

@@ -72,6 +72,7 @@ void World::Attach(ModelWorker& worker) {
     return ReattachSoon(worker);
   }
   worker.session = ++last_session_;
+  Note(absl::StrCat(worker.id, "#", worker.number, " attaches"));
   worker.in_touch_since = absl::InfiniteFuture();
   worker_of_[worker.session] = worker.number;
   v1::ConnectRequest message;

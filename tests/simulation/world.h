@@ -63,7 +63,9 @@ struct ModelWorker {
     absl::Duration extra = absl::ZeroDuration();
     double shuffle = 0;  // Share of messages doubled or out of order.
     absl::Time last;
-    std::deque<std::function<void()>> held;
+    // By number, which is the order of sending.
+    uint64_t sent = 0;
+    std::map<uint64_t, std::function<void()>> held;
   };
   Direction up, down;
 };
@@ -103,9 +105,12 @@ class World {
   void TamperDecision(const Command& command, Decision& decision);
 
   // --- network.cc ---
+  std::function<void()> Arrival(ModelWorker& worker,
+                                ModelWorker::Direction& direction,
+                                uint64_t number, std::function<void()> arrive);
   void Carry(ModelWorker& worker, ModelWorker::Direction& direction,
              bool may_shuffle, std::function<void()> arrive);
-  void Heal(ModelWorker::Direction& direction);
+  void Heal(ModelWorker& worker, ModelWorker::Direction& direction);
   void Say(ModelWorker& worker, v1::ConnectRequest message);
   void Tell(uint64_t session, const v1::ConnectResponse& message);
   void CutSession(ModelWorker& worker);
