@@ -14,7 +14,7 @@ SECONDS := 20
 JOBS := 2
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup configure build test demo lint format asan fuzz soak simulate hostile peer-test package bench peer-bench clean
+.PHONY: help setup configure build test demo lint format asan fuzz soak simulate hostile peer-test package bench peer-bench recovery-bench clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -95,6 +95,10 @@ peer-bench: build ## The same steps beside transformers and PEFT: ratios
 	@tools/bootstrap peer
 	@ninja -j $(JOBS) -C $(BUILD) ft-bench-step ft-bench-service
 	@bench/compare.py --build $(BUILD) $(BENCH)
+
+recovery-bench: build ## What deaths cost: ranks and the coordinator are killed
+	@ninja -j $(JOBS) -C $(BUILD) ft-bench-step ft-bench-service ft-bench-fleet
+	@bench/recovery.py --build $(BUILD) $(BENCH)
 
 clean: ## Remove the build folders (downloads stay in the cache)
 	@rm -rf $(BUILD) $(ASAN) $(FUZZ)

@@ -141,10 +141,47 @@ def machine_line(machine):
     )
 
 
+class Coordinator:
+    """One that can be killed and started again at the same addresses."""
+
+    def __init__(self, build, folder):
+        self.build, self.folder, self.data = build, folder, folder / "coordinator"
+        self.endpoint = folder / "coordinator.json"
+        self.addresses = {name: "127.0.0.1:0" for name in ("client", "worker", "http")}
+        self.start()
+
+    def start(self):
+        self.endpoint.unlink(missing_ok=True)
+        command = [self.build.program("bin/ft-coordinator"), "--data_dir", self.data]
+        command += [f"--{name}_address={address}" for name, address in self.addresses.items()]
+        command += ["--endpoint_file", self.endpoint]
+        with open(self.folder / "coordinator.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [str(w) for w in command], stdout=log, stderr=log, env=step_environment(1)
+            )
+        said = json.loads(wait_for(lambda: self.endpoint.exists() and self.endpoint.read_text()))
+        self.addresses = {name: said[f"{name}_address"] for name in self.addresses}
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
 @contextlib.contextmanager
-def service_of(build, workers):
-    """A coordinator and workers of one slot, as processes of ours, over a folder
-    that goes with them. Yields (address, token file, folder)."""
+def coordinator_of(build):
+    """A coordinator alone, over a folder that goes with it."""
+    with tempfile.TemporaryDirectory(dir=build.work, prefix="service-") as name:
+        coordinator = Coordinator(build, pathlib.Path(name))
+        try:
+            yield coordinator
+        finally:
+            coordinator.kill()
+
+
+@contextlib.contextmanager
+def service_of(build, workers, slots=1, threads=1):
+    """A coordinator and workers, as processes of ours, over a folder that goes
+    with them. Yields (address, token file, folder)."""
     with tempfile.TemporaryDirectory(dir=build.work, prefix="service-") as name:
         folder = pathlib.Path(name)
         started = []
@@ -155,7 +192,7 @@ def service_of(build, workers):
                 command = [build.program(f"bin/{program}"), *words, "--endpoint_file", endpoint]
                 started.append(
                     subprocess.Popen(
-                        [str(w) for w in command], stdout=log, stderr=log, env=step_environment(1)
+                        [str(w) for w in command], stdout=log, stderr=log, env=step_environment(threads)
                     )
                 )
             return json.loads(wait_for(lambda: endpoint.exists() and endpoint.read_text()))
@@ -168,7 +205,7 @@ def service_of(build, workers):
                 words = ["--data_dir", folder / f"w{i}", "--worker_id", f"w{i}"]
                 words += ["--coordinator", coordinator["worker_address"]]
                 words += ["--token_file", data / "tokens/worker.token"]
-                words += ["--model_root", build.models]
+                words += ["--model_root", build.models, "--slots", slots]
                 words += ["--train_program", build.program("bin/ft-train")]
                 start("ft-worker", words)
             yield coordinator["client_address"], data / "tokens/admin.token", folder

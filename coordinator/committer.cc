@@ -197,7 +197,7 @@ void Committer::DropAndReload(std::vector<Decision> batch,
       sink_.Release(std::move(effect));
     }
   }
-  core_.Reload(*std::move(snapshot), clock_.Now());
+  core_.Reload(*std::move(snapshot), batch, clock_.Now());
 }
 
 }  // namespace ft

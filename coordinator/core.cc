@@ -33,10 +33,20 @@ Core::Core(const Timers& timers, Snapshot snapshot, absl::Time now)
   Install(std::move(snapshot));
 }
 
-void Core::Reload(Snapshot snapshot, absl::Time now) {
+void Core::Reload(Snapshot snapshot, const std::vector<Decision>& dropped,
+                  absl::Time now) {
   now_ = now;
   clock_.Observe(now);
-  recent_replies_.clear();
+  // Other recent ones stay: a request that waits may have been looked up before
+  // its twin was stored.
+  for (const Decision& decision : dropped) {
+    for (const Record& record : decision.records) {
+      const auto* put = std::get_if<PutReply>(&record);
+      if (put == nullptr) continue;
+      const RequestKey& key = put->reply.key;
+      recent_replies_.erase({key.principal, key.request_id});
+    }
+  }
   dirty_jobs_.clear();
   dirty_attempts_.clear();
   leases_ = LeaseTable(std::max(leases_.last_epoch(), snapshot.last_epoch));

@@ -43,9 +43,10 @@ class Core {
   // Whether a ScheduleCommand would be of use.
   bool wants_schedule() const { return wants_schedule_; }
 
-  // Goes back to what is durable after a failed commit; attached workers and
-  // the facts they told stay. Epochs are never used again.
-  void Reload(Snapshot snapshot, absl::Time now);
+  // Goes back to what is durable after the commit of `dropped` failed; attached
+  // workers and the facts they told stay. Epochs are never used again.
+  void Reload(Snapshot snapshot, const std::vector<Decision>& dropped,
+              absl::Time now);
 
   // For tests of invariants.
   const Fleet& fleet() const { return fleet_; }

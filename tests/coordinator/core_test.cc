@@ -48,6 +48,21 @@ TEST_F(CoreTest, TheSameRequestIsAnsweredFromTheStoreAfterARestart) {
   EXPECT_EQ(job.job_id(), first);
 }
 
+// Both were looked up before either was stored; a commit failed in between.
+TEST_F(CoreTest, ATwinThatWaitedOverAFailedCommitIsAnsweredAgain) {
+  const std::string first = Submit(Spec(), "once").value();
+  SubmitCommand lost;
+  lost.spec = Spec();
+  lost.request =
+      MakeRequest(Method::kCreateJob, "lost", Spec().SerializeAsString());
+  const Decision dropped =
+      core().Apply({.ticket = 99, .what = std::move(lost)}, now());
+  core().Reload(store().Load().value(), {dropped}, now());
+  EXPECT_EQ(Submit(Spec(), "once").value(), first);
+  EXPECT_NE(Submit(Spec(), "lost").value(), first);
+  EXPECT_EQ(store().ListJobs({}).value().size(), 2u);
+}
+
 TEST_F(CoreTest, ARequestIdWithAnotherBodyIsRefused) {
   ASSERT_THAT(Submit(Spec(), "once"), IsOk());
   const auto other = Submit(Spec(/*ranks=*/2), "once");

@@ -111,7 +111,7 @@ class World {
       case Kind::kTime:
         return Pass(FirstByte(step.bytes));
       case Kind::kReload:
-        return core_->Reload(store_.Load().value(), now_);
+        return core_->Reload(store_.Load().value(), /*dropped=*/{}, now_);
       case Kind::kRestart:
         return Restart();
     }

@@ -163,7 +163,7 @@ void World::DropAndReload(const absl::Status& error) {
     }
   }
   if (options_.plant == Plant::kNoReloadAfterFullStore) return;
-  core_->Reload(store_.Load().value(), Wall());
+  core_->Reload(store_.Load().value(), batch, Wall());
   Schedule();
   CommitSoon();
 }

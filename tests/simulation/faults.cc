@@ -135,8 +135,9 @@ void World::Fault() {
       return CrashCoordinator();
     case 13:
       count("pause the coordinator");
-      paused_until_ = now_ + Between(absl::Milliseconds(500),
-                                     absl::Seconds(Chance(0.2) ? 60 : 5));
+      paused_until_ = std::max(
+          paused_until_, now_ + Between(absl::Milliseconds(500),
+                                        absl::Seconds(Chance(0.2) ? 60 : 5)));
       return;
     case 14:
       count("jump of the clock");
