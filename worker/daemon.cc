@@ -26,6 +26,8 @@ namespace ft {
 namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Seconds(1);
+// Of heartbeats on a slow way; older ones are given up.
+constexpr size_t kMostQuestions = 60;
 // As long as a restart of the coordinator may take.
 constexpr absl::Duration kFlushTimeout = absl::Seconds(15);
 constexpr absl::Duration kModelScan = absl::Seconds(2);
@@ -283,29 +285,32 @@ void Daemon::OnHeartbeatReply(const v1::HeartbeatReply& reply) {
   std::vector<uint64_t> fenced;
   {
     absl::MutexLock lock(&mutex_);
-    // Only the answer to the newest question: an older one does not know what
-    // came since.
-    if (reply.seq() != heartbeat_seq_) return;
-    // An order may have come between the question and its answer.
-    for (const uint64_t epoch : asked_epochs_) {
+    while (!questions_.empty() && questions_.front().seq < reply.seq()) {
+      questions_.pop_front();
+    }
+    if (questions_.empty() || questions_.front().seq != reply.seq()) return;
+    // What was asked for, no more: an order may have come since.
+    for (const uint64_t epoch : questions_.front().epochs) {
       if (std::find(valid.begin(), valid.end(), epoch) == valid.end()) {
         fenced.push_back(epoch);
       }
     }
-    DropSnapshots(reply);
+    DropSnapshots(questions_.front(), reply);
+    questions_.pop_front();
   }
   for (const uint64_t epoch : fenced) Fence(epoch);
 }
 
 // Those of jobs that have left this worker.
-void Daemon::DropSnapshots(const v1::HeartbeatReply& reply) {
+void Daemon::DropSnapshots(const Question& question,
+                           const v1::HeartbeatReply& reply) {
   std::set<std::string> kept(reply.kept_snapshot_jobs().begin(),
                              reply.kept_snapshot_jobs().end());
   // What came since the question, or whose ranks may still be here.
   for (const auto& [epoch, held] : attempts_) {
     kept.insert(held.runner->job_id());
   }
-  for (const std::string& job : asked_jobs_) {
+  for (const std::string& job : question.jobs) {
     if (!kept.contains(job)) snapshots_->Drop(job);
   }
 }
@@ -484,18 +489,19 @@ void Daemon::HeartbeatLoop() {
       if (closing_) return;
       v1::Heartbeat& beat = *request.mutable_heartbeat();
       beat.set_seq(++heartbeat_seq_);
-      asked_epochs_.clear();
+      Question& question = questions_.emplace_back();
+      question.seq = heartbeat_seq_;
+      if (questions_.size() > kMostQuestions) questions_.pop_front();
       for (const auto& [epoch, held] : attempts_) {
         beat.add_epochs(epoch);
-        asked_epochs_.push_back(epoch);
+        question.epochs.push_back(epoch);
         FlushReports(epoch);
       }
       const absl::StatusOr<int64_t> free_bytes = FreeBytes(config_.data_dir);
       if (free_bytes.ok()) beat.set_disk_free_bytes(*free_bytes);
-      asked_jobs_.clear();
       if (snapshots_.has_value()) {
         for (const std::string& job : snapshots_->Jobs()) {
-          asked_jobs_.insert(job);
+          question.jobs.insert(job);
           const auto shards = snapshots_->Shards(job);
           beat.mutable_snapshots()->Add(shards.begin(), shards.end());
           if (!shards.empty()) continue;

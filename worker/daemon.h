@@ -56,10 +56,17 @@ class Daemon {
     v1::ReportRequest pending;  // Lines and points of the next report.
   };
 
+  // What a heartbeat asked about.
+  struct Question {
+    int64_t seq = 0;
+    std::vector<uint64_t> epochs;
+    std::set<std::string> jobs;  // With snapshots here.
+  };
+
   explicit Daemon(WorkerConfig config, std::string token, UniqueFd lock);
   void OpenSnapshots();
   void OnHeartbeatReply(const v1::HeartbeatReply& reply);
-  void DropSnapshots(const v1::HeartbeatReply& reply)
+  void DropSnapshots(const Question& question, const v1::HeartbeatReply& reply)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   v1::Attach MakeAttach();
   void OnMessage(const v1::ConnectResponse& message);
@@ -100,9 +107,8 @@ class Daemon {
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t heartbeat_seq_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Those of the newest heartbeat.
-  std::vector<uint64_t> asked_epochs_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::string> asked_jobs_ ABSL_GUARDED_BY(mutex_);
+  // Heartbeats that were not answered, the newest last.
+  std::deque<Question> questions_ ABSL_GUARDED_BY(mutex_);
 
   // Jobs whose step /metrics has shown.
   std::map<std::string, int64_t> shown_steps_ ABSL_GUARDED_BY(mutex_);

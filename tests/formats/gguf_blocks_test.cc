@@ -49,8 +49,8 @@ INSTANTIATE_TEST_SUITE_P(AllQuantised, BlockTest,
                                            GgufType::kQ5_0, GgufType::kQ5_1,
                                            GgufType::kQ8_0, GgufType::kQ4_K,
                                            GgufType::kQ5_K, GgufType::kQ6_K),
-                         [](const auto& info) {
-                           return std::string(InfoOf(info.param).name);
+                         [](const auto& tested) {
+                           return std::string(InfoOf(tested.param).name);
                          });
 
 TEST(BlockTypeTest, EveryTypeThatIsReadIsInTheMessage) {

@@ -37,6 +37,7 @@ void World::StartWorker(ModelWorker& worker) {
   worker.hung = false;
   worker.draining = false;
   worker.attempts.clear();
+  worker.asked.clear();
   const int life = ++worker.life;
   Note(absl::StrCat(worker.id, "#", worker.number, " starts"));
   Attach(worker);
@@ -105,10 +106,10 @@ void World::Beat(int number, int life) {
   v1::ConnectRequest message;
   v1::Heartbeat& beat = *message.mutable_heartbeat();
   beat.set_seq(++worker.beats);
-  worker.asked.clear();
+  std::vector<uint64_t>& asked = worker.asked[worker.beats];
   for (const auto& [epoch, attempt] : worker.attempts) {
     beat.add_epochs(epoch);
-    worker.asked.push_back(epoch);
+    asked.push_back(epoch);
   }
   Say(worker, std::move(message));
 }
@@ -206,12 +207,14 @@ void World::OnAttached(ModelWorker& worker, const v1::Attached& attached) {
 
 void World::OnHeartbeatReply(ModelWorker& worker,
                              const v1::HeartbeatReply& reply) {
-  if (reply.seq() != worker.beats) return;
-  for (const uint64_t epoch : worker.asked) {
+  const auto question = worker.asked.find(reply.seq());
+  if (question == worker.asked.end()) return;
+  for (const uint64_t epoch : question->second) {
     if (std::ranges::count(reply.valid_epochs(), epoch) == 0) {
       worker.attempts.erase(epoch);
     }
   }
+  worker.asked.erase(question);
 }
 
 void World::StartAttempt(ModelWorker& worker, const v1::StartAttempt& order) {

@@ -53,7 +53,8 @@ struct ModelWorker {
   int life = 0;            // Grows with each start of the daemon.
   uint64_t session = 0;    // 0: none.
   int64_t beats = 0;
-  std::vector<uint64_t> asked;  // Epochs of the newest heartbeat.
+  // Epochs of each heartbeat that was not answered, by its number.
+  std::map<int64_t, std::vector<uint64_t>> asked;
   absl::Time in_touch_since;
   std::map<uint64_t, Attempt> attempts;
 
