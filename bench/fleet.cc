@@ -107,7 +107,7 @@ void Live(const Options& options, const std::string& token, int number,
   // As if each were on a machine of its own.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   const auto stub = v1::WorkerService::NewStub(grpc::CreateCustomChannel(
       options.address, grpc::InsecureChannelCredentials(), arguments));

@@ -169,5 +169,16 @@ TEST_F(FaultsTest, EverythingIsKilledAtOnce) {
   ExpectSameAdapter(cluster_.WaitForEnd(id));
 }
 
+// No answer is that to the newest heartbeat; the worker whose rank does not
+// publish learns by nothing else that the attempt is over.
+TEST(SlowNetworkTest, AWorkerLeavesAnAttemptThatIsOver) {
+  LocalCluster cluster(testing::LocalClusterOptions{
+      .timer_scale = 0.3, .delay = absl::Milliseconds(200)});
+  const v1::Job job =
+      cluster.WaitForEnd(cluster.Submit(TinyChat(2, 10)).job_id());
+  EXPECT_EQ(job.status().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_THAT(cluster.CheckInvariants(), ::testing::IsEmpty());
+}
+
 }  // namespace
 }  // namespace ft

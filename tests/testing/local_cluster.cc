@@ -231,30 +231,36 @@ void LocalCluster::StartCoordinator() {
 }
 
 void LocalCluster::StartWorker(int index, int slots) {
+  if (options_.delay > absl::ZeroDuration() && way_ == nullptr) {
+    way_ = std::make_unique<TcpProxy>(addresses_["worker_address"]);
+    way_->Delay(TcpProxy::Direction::kToServer, options_.delay);
+    way_->Delay(TcpProxy::Direction::kToClient, options_.delay);
+  }
   const std::string name = absl::StrCat("w-", index);
   const std::string endpoint = dir_ / absl::StrCat(name, ".json");
   std::filesystem::remove(endpoint);
-  std::vector<std::string> words = {Program("ft-worker"),
-                                    "--data_dir",
-                                    dir_ / name,
-                                    "--coordinator",
-                                    addresses_["worker_address"],
-                                    "--token_file",
-                                    WorkerTokenFile(),
-                                    "--worker_id",
-                                    name,
-                                    "--model_root",
-                                    ModelRoot(),
-                                    "--train_program",
-                                    Program("ft-train"),
-                                    "--endpoint_file",
-                                    endpoint,
-                                    "--timer_scale",
-                                    absl::StrCat(options_.timer_scale),
-                                    "--slots",
-                                    absl::StrCat(slots),
-                                    "--snapshot_dir",
-                                    SnapshotDir(index)};
+  std::vector<std::string> words = {
+      Program("ft-worker"),
+      "--data_dir",
+      dir_ / name,
+      "--coordinator",
+      way_ ? way_->address() : addresses_["worker_address"],
+      "--token_file",
+      WorkerTokenFile(),
+      "--worker_id",
+      name,
+      "--model_root",
+      ModelRoot(),
+      "--train_program",
+      Program("ft-train"),
+      "--endpoint_file",
+      endpoint,
+      "--timer_scale",
+      absl::StrCat(options_.timer_scale),
+      "--slots",
+      absl::StrCat(slots),
+      "--snapshot_dir",
+      SnapshotDir(index)};
   if (!options_.failpoints.empty()) {
     words.insert(words.end(), {"--failpoints", options_.failpoints});
   }

@@ -17,6 +17,7 @@
 #include "ctl/client.h"
 #include "ft/v1/jobs.pb.h"
 #include "tests/testing/invariants.h"
+#include "tests/testing/tcp_proxy.h"
 #include "tests/testing/temp_dir.h"
 
 namespace ft::testing {
@@ -29,6 +30,8 @@ struct LocalClusterOptions {
   std::string program_dir = "";
   // Of common/failpoint.h; empty: none.
   std::string failpoints = "";
+  // Of the way from the workers to the coordinator, and back.
+  absl::Duration delay = absl::ZeroDuration();
   // Whether a broken invariant is a failure of the test.
   bool expects_invariants = true;
 };
@@ -91,6 +94,7 @@ class LocalCluster {
   // The ports of the first start.
   std::map<std::string, std::string> addresses_;
   std::unique_ptr<Client> client_;
+  std::unique_ptr<TcpProxy> way_;  // Where there is a delay.
 };
 
 // The ids of processes whose command line has `text`.
