@@ -97,7 +97,8 @@ struct DetachCommand {
   uint64_t session = 0;
 };
 
-// The newest points of an attempt.
+// The newest points that are stored of an attempt; of one that is over the core
+// learns only that they are there.
 struct ProgressCommand {
   std::string job_id;
   uint64_t epoch = 0;

@@ -97,6 +97,15 @@ absl::Status Coordinator::Parts::StartCore() {
   FT_ASSIGN_OR_RETURN(committer,
                       Committer::Start(config.timers, *store, clock, *router));
   Pass(Failpoint::kCoordinatorLoaded);
+  // What reports have stored since the job's row was written last.
+  for (const std::string& job_id : router->LiveJobs()) {
+    FT_ASSIGN_OR_RETURN(const int64_t step, records->LastStep(job_id),
+                        "records of ", job_id);
+    if (step == 0) continue;
+    ProgressCommand progress{.job_id = job_id};
+    progress.progress.emplace().set_step(step);
+    committer->Post({.what = std::move(progress)});
+  }
   book = std::make_unique<JobBook>(JobBook::Parts{.store = *store,
                                                   .committer = *committer,
                                                   .router = *router,

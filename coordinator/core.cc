@@ -109,6 +109,11 @@ void Core::InstallJob(Snapshot::LiveJob row,
   live.job = std::move(row.job);
   live.last_event_seq = row.last_event_seq;
   const v1::JobStatus& status = live.job.status();
+  live.reported_step = status.progress().step();
+  if (const auto known = before.find(job_id); known != before.end()) {
+    live.reported_step =
+        std::max(live.reported_step, known->second.reported_step);
+  }
   if (status.has_not_before()) {
     const absl::Duration wait = FromProto(status.not_before()) - now_;
     live.not_before =

@@ -79,6 +79,8 @@ class Core {
     std::set<std::string> avoid_workers;
     bool skip_newest_checkpoint = false;
     bool has_new_progress = false;
+    // The newest step of which a point is stored.
+    int64_t reported_step = 0;
   };
 
   // What the core needs of an artifact.

@@ -191,8 +191,12 @@ void Core::On(const DeleteCommand& erase) {
 
 void Core::On(const ProgressCommand& report) {
   LiveJob* live = FindJob(report.job_id);
-  if (live == nullptr || !live->attempt.has_value() ||
-      live->attempt->epoch != report.epoch) {
+  if (live == nullptr) return;
+  if (report.progress.has_value()) {
+    live->reported_step =
+        std::max(live->reported_step, report.progress->step());
+  }
+  if (!live->attempt.has_value() || live->attempt->epoch != report.epoch) {
     return;
   }
   v1::JobStatus& status = *live->job.mutable_status();

@@ -68,6 +68,9 @@ void Core::ChooseSource(LiveJob& live, v1::Attempt& attempt) {
   if (!std::exchange(live.skip_newest_checkpoint, false)) {
     for (const int64_t step : SnapshotsOn(job_id, attempt.placement())) {
       if (step <= status.checkpoint_step()) break;
+      // A worker may have died with what its ranks had said of a step, which
+      // nobody would take again.
+      if (step > live.reported_step) continue;
       attempt.add_source_snapshot_steps(step);
     }
     if (attempt.source_snapshot_steps().empty()) return;

@@ -42,6 +42,13 @@ uint64_t EffectRouter::EpochOf(const std::string& job_id) const {
   return entry == epochs_.end() ? 0 : entry->second;
 }
 
+std::vector<std::string> EffectRouter::LiveJobs() const {
+  absl::MutexLock hold(&mutex_);
+  std::vector<std::string> jobs;
+  for (const auto& [job_id, live] : live_) jobs.push_back(job_id);
+  return jobs;
+}
+
 std::vector<v1::WorkerInfo> EffectRouter::Workers() const {
   absl::MutexLock hold(&mutex_);
   if (workers_ == nullptr) return {};

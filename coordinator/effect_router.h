@@ -49,6 +49,8 @@ class EffectRouter : public EffectSink {
 
   // Views of what is committed.
   uint64_t EpochOf(const std::string& job_id) const;
+  // Those that have not ended.
+  std::vector<std::string> LiveJobs() const;
   std::vector<v1::WorkerInfo> Workers() const;
   // Puts waiting_for and jobs_ahead into the status of a waiting job.
   void Explain(v1::Job& job) const;

@@ -513,18 +513,10 @@ void JobBook::Report(v1::ReportRequest report, Done<v1::ReportResponse> done) {
                                    .step = diverged.step,
                                    .message = diverged.message}});
     }
-    const bool is_current =
-        parts_.router.EpochOf(report.job_id()) == report.epoch();
-    if (is_current &&
-        (stored->progress.has_value() || stored->evaluation.has_value())) {
-      if (stored->progress.has_value()) {
-        parts_.metrics.Step(report.job_id(), *stored->progress);
+    if (stored->progress.has_value() || stored->evaluation.has_value()) {
+      if (parts_.router.EpochOf(report.job_id()) == report.epoch()) {
+        ShowProgress(report.job_id(), *stored);
       }
-      if (stored->evaluation.has_value()) {
-        parts_.metrics.Step(report.job_id(), *stored->evaluation);
-      }
-      parts_.bus.OnProgress(report.job_id(), stored->progress,
-                            stored->evaluation);
       parts_.committer.Post(
           {.what = ProgressCommand{.job_id = report.job_id(),
                                    .epoch = report.epoch(),
@@ -534,6 +526,17 @@ void JobBook::Report(v1::ReportRequest report, Done<v1::ReportResponse> done) {
     if (!report.logs().empty()) parts_.bus.OnLogs(report.job_id());
     done(std::move(response));
   });
+}
+
+void JobBook::ShowProgress(const std::string& job_id,
+                           const RunRecords::Stored& stored) {
+  if (stored.progress.has_value()) {
+    parts_.metrics.Step(job_id, *stored.progress);
+  }
+  if (stored.evaluation.has_value()) {
+    parts_.metrics.Step(job_id, *stored.evaluation);
+  }
+  parts_.bus.OnProgress(job_id, stored.progress, stored.evaluation);
 }
 
 absl::Status JobBook::CheckEpoch(const std::string& job_id,

@@ -105,6 +105,8 @@ class JobBook {
   TaskPool& pool() { return parts_.pool; }
 
  private:
+  void ShowProgress(const std::string& job_id,
+                    const RunRecords::Stored& stored);
   template <typename Call>
   void Post(Call call, std::function<void(const Reply&)> on_reply);
   template <typename Call>

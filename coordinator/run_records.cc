@@ -182,6 +182,14 @@ absl::StatusOr<std::vector<v1::StepMetrics>> RunRecords::Metrics(
   return points;
 }
 
+absl::StatusOr<int64_t> RunRecords::LastStep(const std::string& job_id) {
+  // Most jobs of a long queue have no records, and get no folder by this.
+  if (!Exists(Path(job_id, "metrics.seg"))) return 0;
+  FT_ASSIGN_OR_RETURN(const std::shared_ptr<JobRecords> records, Open(job_id));
+  absl::MutexLock hold(&records->mutex);
+  return records->points.empty() ? 0 : records->points.rbegin()->first.first;
+}
+
 absl::StatusOr<RunRecords::Lines> RunRecords::Logs(const std::string& job_id,
                                                    int64_t offset,
                                                    const LogQuery& query) {

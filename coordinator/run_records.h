@@ -56,6 +56,9 @@ class RunRecords {
   absl::StatusOr<std::vector<v1::StepMetrics>> Metrics(
       const std::string& job_id, int64_t after_step, int limit);
 
+  // The newest step of which a point is stored; 0: none.
+  absl::StatusOr<int64_t> LastStep(const std::string& job_id);
+
   struct Lines {
     std::vector<v1::LogLine> lines;
     int64_t next_offset = 0;

@@ -31,6 +31,23 @@ constexpr int kHangSteps = 10;
 // Between tries while the coordinator is away.
 constexpr absl::Duration kUploadPause = absl::Seconds(1);
 
+// Held while the folder of a job is made or removed: an attempt may leave while
+// the next one of the same job comes.
+ABSL_CONST_INIT absl::Mutex job_dirs_mutex(absl::kConstInit);
+
+absl::Status MakeAttemptDir(const std::string& dir) {
+  FT_RETURN_IF_ERROR(RemoveTree(dir));
+  absl::MutexLock lock(&job_dirs_mutex);
+  return MakeDirs(dir, 0700);
+}
+
+void RemoveAttemptDir(const std::string& dir) {
+  // Fails only where nobody could act on it; the next start sweeps.
+  RemoveTree(dir).IgnoreError();
+  absl::MutexLock lock(&job_dirs_mutex);
+  rmdir(DirName(dir).c_str());  // Unless another attempt of the job is here.
+}
+
 void Stamp(google::protobuf::Timestamp& stamp) {
   const absl::Time now = absl::Now();
   stamp.set_seconds(absl::ToUnixSeconds(now));
@@ -186,16 +203,13 @@ void AttemptRunner::Run() {
   }
   links.clear();  // Joins their threads; they may need the lock.
   checkpoints_->Stop();
-  // Fails only where nobody could act on it; the next start sweeps.
-  RemoveTree(dir_).IgnoreError();
-  rmdir(DirName(dir_).c_str());  // Unless another attempt of the job is here.
+  RemoveAttemptDir(dir_);
   absl::MutexLock lock(&mutex_);
   over_ = true;
 }
 
 absl::Status AttemptRunner::Prepare() {
-  FT_RETURN_IF_ERROR(RemoveTree(dir_));
-  FT_RETURN_IF_ERROR(MakeDirs(dir_, 0700));
+  FT_RETURN_IF_ERROR(MakeAttemptDir(dir_));
   const v1::JobSpec& spec = order_.spec();
   start_.set_job_id(job_id());
   start_.set_epoch(epoch());
@@ -548,6 +562,8 @@ void AttemptRunner::WaitForRanks() {
 }
 
 void AttemptRunner::End() {
+  // The next attempt goes on from no step whose point is not stored.
+  host_.flush();
   std::vector<RankEnding> endings;
   bool stopping, hung;
   {

@@ -126,9 +126,9 @@ BUGS = [
   Log(LogSeverity::kInfo, "worker", "attached",
 """),
     ("workspace_left", "worker/attempt_runner.cc",
-     "  RemoveTree(dir_).IgnoreError();\n",
+     "  RemoveAttemptDir(dir_);\n",
      """  if (!testing::IsPlanted("workspace_left")) {
-    RemoveTree(dir_).IgnoreError();
+    RemoveAttemptDir(dir_);
   }
 """),
     ("orphan_rank", "worker/rank_process.cc",

@@ -31,8 +31,7 @@ class SnapshotsTest : public ::testing::Test {
   // A gang of two, rank 0 on w1 and rank 1 on w2.
   std::string Running() {
     const std::string job = world_.Submit(world_.Spec(2)).value();
-    world_.Ready("w1", job, 0);
-    world_.Ready("w2", job, 1);
+    world_.StepTo(job, 9);
     EXPECT_EQ(world_.State(job), v1::JOB_STATE_RUNNING);
     return job;
   }
@@ -97,6 +96,16 @@ TEST_F(SnapshotsTest, TheNewestStepThatAllHoldIsTheSource) {
   const auto& order = world_.InboxOf("w2").messages.back().start_attempt();
   EXPECT_THAT(order.source_snapshot_steps(), ElementsAre(8));
   EXPECT_EQ(order.source_manifest_sha256(), "");
+}
+
+// It died with its worker before anybody else knew of it; nobody would take the
+// step again.
+TEST_F(SnapshotsTest, AStepWhosePointIsNotStoredIsNoSource) {
+  const std::string job = Running();
+  const uint64_t epoch = world_.Epoch(job);
+  KillRank0(job, {{epoch, 10, 0}, {epoch, 9, 0}},
+            {{epoch, 10, 1}, {epoch, 9, 1}});
+  EXPECT_THAT(Sources(job), ElementsAre(9));
 }
 
 TEST_F(SnapshotsTest, BothCommonStepsAreCandidatesTheNewerFirst) {
