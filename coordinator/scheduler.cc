@@ -59,7 +59,9 @@ Waiting WhyWaiting(const GangDemand& demand,
     waiting.kind = "NEVER_FITS";
     waiting.reason = absl::StrCat(
         "wants ", demand.ranks, " slots; the ready workers that could run it ",
-        "have ", slots, " (same model digest and ISA class)");
+        "have ", slots,
+        " (same model digest and ISA class); add workers, or lower "
+        "resources.ranks");
   }
   return waiting;
 }

@@ -200,7 +200,7 @@ int PrintJob(const GlobalOptions& options, const v1::Job& job) {
   if (status.state() == v1::JOB_STATE_HELD) {
     add("what to do", AdviceForHeld(job.job_id()));
   }
-  add("waits for", status.waiting_for());
+  add("waits", status.waiting_for());
   add("step", ProgressOf(job));
   if (status.progress().step() > 0) {
     add("loss", absl::StrFormat("%.4f", status.progress().loss()));

@@ -55,8 +55,12 @@ void AddLocalCommands(CLI::App& app, GlobalOptions& options, int& code) {
       code = Fail(status);
       return;
     }
-    Say(absl::StrCat("ready: a coordinator and ", workers, " worker",
-                     workers == 1 ? "" : "s"));
+    const int running = CountWorkers();
+    Say(absl::StrCat("ready: a coordinator and ", running, " worker",
+                     running == 1 ? "" : "s"));
+    if (running > workers) {
+      Say("up stops no worker; for fewer: ftctl down, then ftctl up again");
+    }
   });
 
   static int grace = 30;

@@ -29,31 +29,56 @@ struct Arguments {
   std::string model;
   std::string source;
   std::string name;
+  bool force = false;
   bool sample = false;
   int64_t max_new_tokens = 256;
   std::vector<std::string> text;
 };
 Arguments arguments;
 
+// Whether the file is there, byte for byte.
+bool IsThere(const std::string& path, const v1::FileEntry& file) {
+  const absl::StatusOr<std::string> known = Sha256OfFile(path);
+  return known.ok() && *known == file.sha256();
+}
+
+// Files of the user, or of another job's adapter.
+absl::Status CheckNothingIsReplaced(const v1::Manifest& manifest,
+                                    const std::string& dir) {
+  std::vector<std::string> others;
+  for (const v1::FileEntry& file : manifest.files()) {
+    const std::string path = JoinPath(dir, file.path());
+    if (Exists(path) && !IsThere(path, file)) others.push_back(path);
+  }
+  if (others.empty()) return absl::OkStatus();
+  return absl::AlreadyExistsError(absl::StrCat(
+      absl::StrJoin(others, ", "),
+      ": there with other content; name another folder, or replace "
+      "with --force"));
+}
+
 // Fetches the job's adapter into `dir`; files that are there with their digest
 // are kept.
 absl::Status FetchResult(Client& client, const v1::Job& job,
-                         const std::string& dir, bool quiet) {
+                         const std::string& dir, bool quiet, bool replaces) {
   if (job.status().artifact_manifest_sha256().empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(job.job_id(), " is ", StateName(job.status().state()),
-                     " and has no result"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        job.job_id(), " is ", StateName(job.status().state()),
+        " and has no result",
+        IsTerminal(job.status().state())
+            ? ""
+            : absl::StrCat("; wait for it: ftctl wait ", job.job_id())));
   }
   FT_ASSIGN_OR_RETURN(
       const v1::Manifest manifest,
       client.artifacts().ReadManifest(job.status().artifact_manifest_sha256()));
+  if (!replaces) FT_RETURN_IF_ERROR(CheckNothingIsReplaced(manifest, dir));
   FT_RETURN_IF_ERROR(MakeDirs(dir));
   const bool is_terminal = isatty(STDERR_FILENO) == 1;
   for (const v1::FileEntry& file : manifest.files()) {
     const std::string path = JoinPath(dir, file.path());
     FT_RETURN_IF_ERROR(MakeDirs(DirName(path)));
-    const absl::StatusOr<std::string> known = Sha256OfFile(path);
-    if (!known.ok() || *known != file.sha256()) {
+    if (!IsThere(path, file)) {
       FT_RETURN_IF_ERROR(client.artifacts().Download(
                              file.sha256(), file.bytes(), path,
                              [&](int64_t done, int64_t total) {
@@ -77,7 +102,7 @@ int Fetch(const GlobalOptions& options) {
     FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
     return FetchResult(*client, job,
                        arguments.dir.empty() ? arguments.job : arguments.dir,
-                       /*quiet=*/false);
+                       /*quiet=*/false, arguments.force);
   };
   const absl::Status status = fetch();
   return status.ok() ? 0 : Fail(status);
@@ -100,7 +125,8 @@ int Chat(const GlobalOptions& options) {
                           Client::Connect(options));
       FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
       adapter = JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
-      FT_RETURN_IF_ERROR(FetchResult(*client, job, adapter, /*quiet=*/true));
+      FT_RETURN_IF_ERROR(FetchResult(*client, job, adapter, /*quiet=*/true,
+                                     /*replaces=*/true));
       model = job.spec().model().base();
     }
     FT_ASSIGN_OR_RETURN(const std::string dir, ModelDir(model));
@@ -229,10 +255,12 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
   CLI::App* command = app.add_subcommand(
       "fetch",
       "Download a job's adapter; what was begun is continued\n\n  ftctl fetch "
-      "JOB out/");
+      "JOB   into the folder JOB\n  ftctl fetch JOB out/ --force");
   command->group("Results");
   command->add_option("job", arguments.job, "A job's id")->required();
   command->add_option("dir", arguments.dir, "Folder; default: the job's id");
+  command->add_flag("--force", arguments.force,
+                    "Replace files of other content");
   command->callback([&] { code = Fetch(options); });
 
   command = app.add_subcommand(

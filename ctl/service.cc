@@ -239,6 +239,16 @@ absl::Status AwaitWorkers(int workers) {
   }
 }
 
+// Those of the service of this user.
+std::vector<DaemonProcess> OwnDaemons(
+    const std::vector<std::string>& programs) {
+  std::vector<DaemonProcess> own = FindDaemons(programs);
+  std::erase_if(own, [prefix = ServiceDir() + "/"](const DaemonProcess& one) {
+    return !absl::StartsWith(one.data_dir, prefix);
+  });
+  return own;
+}
+
 }  // namespace
 
 absl::Status StartService(int workers, void (*say)(const std::string&)) {
@@ -259,16 +269,13 @@ absl::Status StartService(int workers, void (*say)(const std::string&)) {
   return AwaitWorkers(workers);
 }
 
+int CountWorkers() { return static_cast<int>(OwnDaemons({kWorker}).size()); }
+
 absl::Status StopService(absl::Duration grace,
                          void (*say)(const std::string&)) {
   FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
-  const std::string prefix = ServiceDir() + "/";
-  std::vector<DaemonProcess> processes;
-  for (DaemonProcess& process : FindDaemons({kWorker, kCoordinator})) {
-    if (absl::StartsWith(process.data_dir, prefix)) {
-      processes.push_back(std::move(process));
-    }
-  }
+  const std::vector<DaemonProcess> processes =
+      OwnDaemons({kWorker, kCoordinator});
   if (processes.empty()) say("nothing was up");
   // Workers first, all at once: they store what they can while the coordinator
   // lives. Each is asked once: a second request means "at once".

@@ -16,6 +16,9 @@ namespace ft {
 // An error names the daemon that did not start and what its log ends with.
 absl::Status StartService(int workers, void (*say)(const std::string&));
 
+// Workers of it that run, whoever asked for them.
+int CountWorkers();
+
 // Asks all to stop, then insists.
 absl::Status StopService(absl::Duration grace, void (*say)(const std::string&));
 

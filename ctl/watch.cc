@@ -6,9 +6,16 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/bytes.h"
 #include "ctl/output.h"
 
@@ -38,32 +45,83 @@ std::string ProgressLine(const v1::StepMetrics& step) {
       FormatBytes(step.peak_rss_bytes()), DurationText(left));
 }
 
+// Thread-safe.
 class Screen {
  public:
   explicit Screen(bool is_live) : is_live_(is_live) {}
 
   // A line that stays.
   void Say(const std::string& line) {
-    if (is_live_ && has_live_line_) std::fprintf(stderr, "\r\033[K");
-    std::fprintf(stderr, "%s\n", line.c_str());
-    has_live_line_ = false;
+    absl::MutexLock lock(&mutex_);
+    SayLocked(line);
   }
   // The line that the next one replaces.
   void Show(const std::string& line) {
-    if (!is_live_) return Say(line);
+    absl::MutexLock lock(&mutex_);
+    if (!is_live_) return SayLocked(line);
     std::fprintf(stderr, "\r\033[K%s", line.c_str());
     std::fflush(stderr);
     has_live_line_ = true;
   }
   // The live line stays as it is.
   void End() {
+    absl::MutexLock lock(&mutex_);
     if (has_live_line_) std::fprintf(stderr, "\n");
     has_live_line_ = false;
   }
 
  private:
+  void SayLocked(const std::string& line)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (is_live_ && has_live_line_) std::fprintf(stderr, "\r\033[K");
+    std::fprintf(stderr, "%s\n", line.c_str());
+    has_live_line_ = false;
+  }
   const bool is_live_;
-  bool has_live_line_ = false;
+  absl::Mutex mutex_;
+  bool has_live_line_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// Says why a job waits, and again when that changes. The stream of a watch has
+// changes of the job alone, and a job that waits does not change.
+class WaitTeller {
+ public:
+  WaitTeller(const GlobalOptions& options, std::string job_id, Screen& screen)
+      : job_id_(std::move(job_id)),
+        screen_(screen),
+        thread_([this, options] { Loop(options); }) {}
+  ~WaitTeller() {
+    {
+      absl::MutexLock lock(&mutex_);
+      closing_ = true;
+    }
+    thread_.join();
+  }
+
+ private:
+  static constexpr absl::Duration kLook = absl::Seconds(1);
+
+  void Loop(const GlobalOptions& options) {
+    absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect(options);
+    std::string said;
+    while (client.ok()) {
+      {
+        absl::MutexLock lock(&mutex_);
+        if (mutex_.AwaitWithTimeout(absl::Condition(&closing_), kLook)) return;
+      }
+      const absl::StatusOr<v1::Job> job = (*client)->GetJob(job_id_);
+      if (!job.ok()) continue;  // The watch itself tells of it.
+      const std::string& why = job->status().waiting_for();
+      if (!why.empty() && why != said) screen_.Say("waits: " + why);
+      said = why;
+    }
+  }
+
+  const std::string job_id_;
+  Screen& screen_;
+  absl::Mutex mutex_;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
 };
 
 void PrintSummary(const v1::Job& job) {
@@ -128,6 +186,8 @@ int WatchToEnd(Client& client, const GlobalOptions& options,
   const bool as_messages = IsMessageOutput(options);
   Screen screen(isatty(STDERR_FILENO) == 1 && !as_messages);
   client.OnBreak(&SayBreak);
+  std::optional<WaitTeller> teller;
+  if (!as_messages) teller.emplace(options, job_id, screen);
   const absl::Status status =
       client.WatchJob(job_id, [&](const v1::WatchJobResponse& update) {
         if (as_messages) {
@@ -145,6 +205,7 @@ int WatchToEnd(Client& client, const GlobalOptions& options,
         }
         return true;
       });
+  teller.reset();
   signal(SIGINT, SIG_DFL);
   if (!status.ok()) return Fail(status);
   const absl::StatusOr<v1::Job> job = client.GetJob(job_id);

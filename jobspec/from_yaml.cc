@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -418,6 +419,11 @@ void CheckFile(const std::string& folder, const std::string& path,
                                        "; paths are relative to the job file"));
   } else if (IsDirectory(file)) {
     violations.Add(field, absl::StrCat(file, " is a folder; name a file"));
+  } else if (!std::filesystem::is_regular_file(file)) {
+    // Reading a pipe or a device may have no end.
+    violations.Add(field, absl::StrCat(file,
+                                       " is no regular file; copy it "
+                                       "into one"));
   }
 }
 

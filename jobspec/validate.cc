@@ -230,8 +230,9 @@ void Validator::Adaptation() {
   if (method != v1::Adaptation::kLora) return;
   const v1::Lora& lora = spec_.adaptation().lora();
   if (lora.rank() != 0) InRange(lora.rank(), 1, 1024, "adaptation.lora.rank");
-  if (!IsMagnitude(lora.alpha())) {
-    Wrong("adaptation.lora.alpha", "must be above 0");
+  // It scales weights, which are floats.
+  if (!(IsMagnitude(lora.alpha()) && lora.alpha() <= 1e9)) {
+    Wrong("adaptation.lora.alpha", "must be above 0, and 1e9 at most");
   }
   if (!(lora.dropout() >= 0 && lora.dropout() < 1)) {
     Wrong("adaptation.lora.dropout",

@@ -348,7 +348,13 @@ absl::Status AttemptRunner::StartRank(int rank, const UniqueFd& shared_memory) {
   }
   absl::MutexLock lock(&mutex_);
   heard_at_ = absl::Now();
-  links_[rank] = std::move(link);
+  RankLink& started = *(links_[rank] = std::move(link));
+  // The order may have come while this rank was being started.
+  if (yield_deadline_ != absl::InfiniteFuture()) {
+    v1::ToRank yield;
+    yield.mutable_yield();
+    started.Send(yield);
+  }
   return absl::OkStatus();
 }
 

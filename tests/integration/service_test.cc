@@ -285,10 +285,25 @@ TEST(ServiceTest, AFetchGoesOnWhereItWasInterrupted) {
     EXPECT_TRUE(ReadFile(file, 1 << 24).value_or("") == whole);
     EXPECT_FALSE(Exists(file + ".part"));
   }
-  // A file that somebody changed is fetched anew.
+  // A file of other content is somebody's.
   FT_ASSERT_OK(WriteFileAtomic(file, "changed"));
-  user.Must(fetch);
+  const Said refused = user.Run(fetch);
+  EXPECT_EQ(refused.code, 6);
+  EXPECT_THAT(refused.err, HasSubstr("there with other content"));
+  EXPECT_EQ(ReadFile(file, 100).value_or(""), "changed");
+  user.Must(fetch + " --force");
   EXPECT_TRUE(ReadFile(file, 1 << 24).value_or("") == whole);
+}
+
+TEST(ServiceTest, WhoeverWatchesLearnsWhyAJobWaits) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const Said watched =
+      user.Shell(absl::StrCat("timeout --signal INT 5 ftctl submit ",
+                              WriteJob(user, TinyChat(2, 5)), " --watch"));
+  EXPECT_THAT(watched.err, HasSubstr("waits: wants 2 slots"));
+  EXPECT_THAT(watched.err, HasSubstr("add workers, or lower resources.ranks"));
 }
 
 TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
