@@ -29,8 +29,9 @@ namespace {
 constexpr absl::Duration kCalmTimeout = absl::Minutes(3);
 constexpr absl::Duration kRestTimeout = absl::Seconds(30);
 constexpr double kMostGrowth = 0.05;
-// Shorter looks at a daemon's memory say nothing.
-constexpr absl::Duration kLeastWatched = absl::Seconds(60);
+// Half of a life that is looked at. A daemon's heap fills up over its first
+// jobs; whether it goes on to grow shows after that.
+constexpr absl::Duration kLeastWatched = absl::Seconds(120);
 // From so many kills on each failpoint must have killed.
 constexpr int kKillsForEachPoint = 300;
 

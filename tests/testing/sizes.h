@@ -20,4 +20,12 @@ inline int SizeFrom(const char* name, int by_default) {
   return size;
 }
 
+// What costs ten times as much under a sanitizer, which looks for something
+// else: there each so-many-th case alone.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr int kSanitizerStride = 7;
+#else
+inline constexpr int kSanitizerStride = 1;
+#endif
+
 }  // namespace ft::testing
