@@ -48,7 +48,7 @@ void World::Tick() {
   const int life = life_;
   if (now_ >= paused_until_) {
     Post({.what = TickCommand{}});
-    if (core_ != nullptr && waiting_.empty() && !core_->wants_schedule()) {
+    if (core_ != nullptr && waiting_.empty()) {
       rules_.OnIdle(core_->fleet());
     }
   }

@@ -102,9 +102,15 @@ LocalCluster::~LocalCluster() {
   while (!ProcessesWith(dir_.path()).empty() && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(5));
   }
-  const std::vector<pid_t> left = ProcessesWith(dir_.path());
-  EXPECT_TRUE(left.empty()) << "a process is left";
-  for (const pid_t pid : left) kill(pid, SIGKILL);
+  for (const pid_t pid : ProcessesWith(dir_.path())) {
+    const std::string proc = absl::StrCat("/proc/", pid, "/");
+    std::string words = ReadFile(proc + "cmdline", 1 << 16).value_or("");
+    std::replace(words.begin(), words.end(), '\0', ' ');
+    ADD_FAILURE() << "a process is left: " << pid << " " << words << "\n"
+                  << ReadFile(proc + "status", 1 << 16).value_or("")
+                  << ReadFile(proc + "wchan", 4096).value_or("");
+    kill(pid, SIGKILL);
+  }
 }
 
 std::string LocalCluster::Program(const std::string& name) const {
