@@ -24,7 +24,7 @@ JOB = """\
 schema: ft.v1
 name: bench-recovery
 model: {{base: {model}}}
-data: {{train: [{{path: rows.json, format: alpaca}}], cutoff_len: 256}}
+data: {{train: [{{path: rows.json, format: alpaca}}]}}
 stage: sft
 adaptation: {{lora: {{rank: 8, alpha: 16}}}}
 schedule: {{steps: {steps}, learning_rate: 2.0e-4}}

@@ -46,6 +46,9 @@ absl::StatusOr<v1::JobSpec> SpecOf(Client& client,
   FT_ASSIGN_OR_RETURN(const v1::Job job,
                       Submit(client, std::move(spec), folder));
   v1::JobSpec stored = job.spec();
+  // Each job has a name and a digest of its own.
+  stored.clear_export_();
+  stored.mutable_model()->clear_digest();
   std::string& filler = (*stored.mutable_data()->mutable_variables())["filler"];
   filler = "x";
   const auto size = static_cast<int64_t>(stored.ByteSizeLong());
