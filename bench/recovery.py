@@ -24,7 +24,9 @@ JOB = """\
 schema: ft.v1
 name: bench-recovery
 model: {{base: {model}}}
-data: {{train: [{{path: rows.json, format: alpaca}}]}}
+data:
+  train: [{{path: rows.json, format: alpaca}}]
+  variables: {{name: NovaTune, author: Seed Labs}}
 stage: sft
 adaptation: {{lora: {{rank: 8, alpha: 16}}}}
 schedule: {{steps: {steps}, learning_rate: 2.0e-4}}
@@ -45,7 +47,7 @@ class Job:
 
     def __init__(self, build, service, ranks, steps):
         address, token, folder = service
-        shutil.copy(ROOT / "bench/data/alpaca_en_200.json", folder / "rows.json")
+        shutil.copy(ROOT / "examples/identity_en.json", folder / "rows.json")
         path = folder / "job.yaml"
         path.write_text(JOB.format(model=harness.MODEL, ranks=ranks, steps=steps))
         self.ftctl = [build.program("bin/ftctl"), "--address", address, "--token_file", token]
