@@ -17,12 +17,33 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/digest.h"
 #include "common/file.h"
 #include "common/token.h"
+#include "ft/v1/jobs.pb.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
 namespace ft::testing {
+
+// A small job whose data, the text "[]", must be stored before.
+inline v1::CreateJobRequest SmallJob(const std::string& request_id) {
+  v1::CreateJobRequest request;
+  request.set_request_id(request_id);
+  v1::JobSpec& spec = *request.mutable_spec();
+  spec.set_schema("ft.v1");
+  spec.set_name("hotel-bot");
+  spec.mutable_model()->set_base("tiny");
+  v1::Dataset& dataset = *spec.mutable_data()->add_train();
+  dataset.set_path("train.json");
+  dataset.set_format(v1::DATA_FORMAT_ALPACA);
+  dataset.set_sha256(Sha256Hex("[]"));
+  dataset.set_bytes(2);
+  spec.mutable_stage()->mutable_sft();
+  spec.mutable_adaptation()->mutable_lora();
+  spec.mutable_resources()->mutable_ranks()->set_max(1);
+  return request;
+}
 
 // One run of it. Its log is kept over runs.
 class CoordinatorProgram {

@@ -67,26 +67,12 @@ class DiskFaultTest : public ::testing::Test {
 
   absl::StatusOr<std::string> Submit(CoordinatorProgram& program,
                                      const std::string& request_id) {
-    v1::CreateJobRequest request;
-    request.set_request_id(request_id);
-    v1::JobSpec& spec = *request.mutable_spec();
-    spec.set_schema("ft.v1");
-    spec.set_name("hotel-bot");
-    spec.mutable_model()->set_base("tiny");
-    v1::Dataset& dataset = *spec.mutable_data()->add_train();
-    dataset.set_path("train.json");
-    dataset.set_format(v1::DATA_FORMAT_ALPACA);
-    dataset.set_sha256(Sha256Hex("[]"));
-    dataset.set_bytes(2);
-    spec.mutable_stage()->mutable_sft();
-    spec.mutable_adaptation()->mutable_lora();
-    spec.mutable_resources()->mutable_ranks()->set_max(1);
     grpc::ClientContext context;
     Prepare(context, program.AdminToken(), absl::Seconds(5));
     v1::Job job;
     const absl::Status status = FromGrpcStatus(
         v1::JobService::NewStub(MakeChannel(program.ClientAddress()))
-            ->CreateJob(&context, request, &job));
+            ->CreateJob(&context, testing::SmallJob(request_id), &job));
     if (!status.ok()) return status;
     return job.job_id();
   }

@@ -37,25 +37,11 @@ class ProgramTest : public ::testing::Test {
   // Answers the job's id; empty: no answer came.
   std::string Submit(const std::string& address,
                      const std::string& request_id) {
-    v1::CreateJobRequest request;
-    request.set_request_id(request_id);
-    v1::JobSpec& spec = *request.mutable_spec();
-    spec.set_schema("ft.v1");
-    spec.set_name("hotel-bot");
-    spec.mutable_model()->set_base("tiny");
-    v1::Dataset& dataset = *spec.mutable_data()->add_train();
-    dataset.set_path("train.json");
-    dataset.set_format(v1::DATA_FORMAT_ALPACA);
-    dataset.set_sha256(rows_sha256_);
-    dataset.set_bytes(2);
-    spec.mutable_stage()->mutable_sft();
-    spec.mutable_adaptation()->mutable_lora();
-    spec.mutable_resources()->mutable_ranks()->set_max(1);
     grpc::ClientContext context;
     Authorize(context);
     v1::Job job;
     const grpc::Status status =
-        Stub(address)->CreateJob(&context, request, &job);
+        Stub(address)->CreateJob(&context, testing::SmallJob(request_id), &job);
     if (!status.ok()) {
       EXPECT_NE(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT)
           << status.error_message();

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/integration/tiny_chat.h"
+#include "tests/integration/undisturbed.h"
 #include "tests/testing/local_cluster.h"
 
 namespace ft {
@@ -17,22 +18,10 @@ namespace {
 using testing::LocalCluster;
 using testing::TinyChat;
 
-constexpr int kSteps = 200;
+constexpr int kSteps = testing::kFaultSteps;
 
 class FaultsTest : public ::testing::Test {
  protected:
-  // The adapter of a run that nobody disturbed, made once a process.
-  const std::map<std::string, std::string>& Undisturbed() {
-    static const auto* const files = new std::map<std::string, std::string>([] {
-      LocalCluster quiet;
-      const v1::Job job =
-          quiet.WaitForEnd(quiet.Submit(TinyChat(2, kSteps)).job_id());
-      EXPECT_EQ(job.status().state(), v1::JOB_STATE_SUCCEEDED);
-      EXPECT_EQ(job.status().attempts_size(), 1);
-      return quiet.Result(job);
-    }());
-    return *files;
-  }
   // Starts the job and waits until it has stored a checkpoint and gone on.
   std::string StartAndPassACheckpoint() {
     const std::string job = cluster_.Submit(TinyChat(2, kSteps)).job_id();
@@ -45,11 +34,7 @@ class FaultsTest : public ::testing::Test {
     return job;
   }
   void ExpectSameAdapter(const v1::Job& job) {
-    EXPECT_EQ(job.status().state(), v1::JOB_STATE_SUCCEEDED)
-        << job.status().DebugString();
-    EXPECT_EQ(job.status().progress().step(), kSteps);
-    EXPECT_EQ(cluster_.Result(job), Undisturbed());
-    EXPECT_EQ(Undisturbed().count("adapter_model.safetensors"), 1);
+    testing::ExpectSameAdapter(cluster_, job);
   }
 
   LocalCluster cluster_;

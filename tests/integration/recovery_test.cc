@@ -19,17 +19,19 @@
 #include "artifact/snapshot_ring.h"
 #include "common/file.h"
 #include "tests/integration/tiny_chat.h"
+#include "tests/integration/undisturbed.h"
 #include "tests/testing/local_cluster.h"
 #include "tests/testing/status_matchers.h"
 
 namespace ft {
 namespace {
 
+using testing::ExpectSameAdapter;
 using testing::LocalCluster;
 using testing::ProcessesWith;
 using testing::TinyChat;
 
-constexpr int kSteps = 200;
+constexpr int kSteps = testing::kFaultSteps;
 // What the contract says, times what a busy machine may need.
 constexpr double kSeenWithin = 5 * 0.2;
 constexpr double kNextStepWithin = 4 * 5.0;
@@ -47,24 +49,6 @@ void Print(const std::string& what, double value, const std::string& unit) {
 
 class RecoveryTest : public ::testing::Test {
  protected:
-  // The adapter of a run that nobody disturbed, made once a process.
-  const std::map<std::string, std::string>& Undisturbed() {
-    static const auto* const files = new std::map<std::string, std::string>([] {
-      LocalCluster quiet;
-      const v1::Job job =
-          quiet.WaitForEnd(quiet.Submit(TinyChat(2, kSteps)).job_id());
-      EXPECT_EQ(job.status().state(), v1::JOB_STATE_SUCCEEDED);
-      return quiet.Result(job);
-    }());
-    return *files;
-  }
-  void ExpectSameAdapter(LocalCluster& cluster, const v1::Job& job) {
-    EXPECT_EQ(job.status().state(), v1::JOB_STATE_SUCCEEDED)
-        << job.status().DebugString();
-    EXPECT_EQ(job.status().progress().step(), kSteps);
-    EXPECT_EQ(cluster.Result(job), Undisturbed());
-    EXPECT_EQ(Undisturbed().count("adapter_model.safetensors"), 1);
-  }
   // Submits the job and waits until it is between two checkpoints.
   static std::string StartAndRun(LocalCluster& cluster) {
     const std::string job = cluster.Submit(TinyChat(2, kSteps)).job_id();
