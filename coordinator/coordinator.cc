@@ -99,11 +99,16 @@ absl::Status Coordinator::Parts::StartCore() {
   Pass(Failpoint::kCoordinatorLoaded);
   // What reports have stored since the job's row was written last.
   for (const std::string& job_id : router->LiveJobs()) {
-    FT_ASSIGN_OR_RETURN(const int64_t step, records->LastStep(job_id),
-                        "records of ", job_id);
-    if (step == 0) continue;
+    const absl::StatusOr<int64_t> step = records->LastStep(job_id);
+    if (!step.ok()) {
+      // Its snapshots are used less; nobody else must suffer.
+      Log(LogSeverity::kWarn, "coordinator", "cannot read records",
+          {{"job", job_id}, {"error", step.status().message()}});
+      continue;
+    }
+    if (*step == 0) continue;
     ProgressCommand progress{.job_id = job_id};
-    progress.progress.emplace().set_step(step);
+    progress.progress.emplace().set_step(*step);
     committer->Post({.what = std::move(progress)});
   }
   book = std::make_unique<JobBook>(JobBook::Parts{.store = *store,
