@@ -31,7 +31,7 @@ build: configure ## Build the programs in Release into build/bin
 
 test: build ## Build and run every test
 	@ninja -j $(JOBS) -C $(BUILD)
-	@ctest --test-dir $(BUILD) -j 2 -LE hostile --output-on-failure --no-tests=error
+	@ctest --test-dir $(BUILD) -j 2 --output-on-failure --no-tests=error
 
 hostile: configure ## Clients that attack both listeners: memory, heartbeats
 	@ninja -j $(JOBS) -C $(BUILD) coordinator_hostile_test

@@ -20,10 +20,13 @@ std::string TypeUrl() {
   return absl::StrCat(kTypePrefix, Message::descriptor()->full_name());
 }
 
+// From a view: Cord's constructor of a std::string has another symbol in newer
+// compilers than in the one that abseil was built with.
+absl::Cord MakeCord(absl::string_view bytes) { return absl::Cord(bytes); }
+
 template <typename Message>
 void AddDetail(absl::Status& status, const Message& message) {
-  status.SetPayload(TypeUrl<Message>(),
-                    absl::Cord(message.SerializeAsString()));
+  status.SetPayload(TypeUrl<Message>(), MakeCord(message.SerializeAsString()));
 }
 
 template <typename Message>
@@ -61,7 +64,7 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   google::rpc::Status details;
   if (details.ParseFromString(status.error_details())) {
     for (const google::protobuf::Any& any : details.details()) {
-      converted.SetPayload(any.type_url(), absl::Cord(any.value()));
+      converted.SetPayload(any.type_url(), MakeCord(any.value()));
     }
   }
   return converted;

@@ -3,6 +3,7 @@
 #include "coordinator/access.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/digest.h"
 #include "coordinator/reasons.h"
 
@@ -88,6 +89,22 @@ std::optional<Principal> TokenTable::Find(absl::string_view token) const {
     }
   }
   return found;
+}
+
+absl::StatusOr<Principal> Authenticate(
+    const TokenTable& tokens, std::optional<absl::string_view> authorization) {
+  if (!authorization.has_value()) {
+    return absl::UnauthenticatedError(
+        "a bearer token is wanted: authorization: Bearer ft_...");
+  }
+  absl::string_view token = *authorization;
+  std::optional<Principal> caller;
+  if (absl::ConsumePrefix(&token, "Bearer ")) caller = tokens.Find(token);
+  if (!caller.has_value()) {
+    return absl::UnauthenticatedError(
+        "the bearer token is not one of this coordinator's");
+  }
+  return *std::move(caller);
 }
 
 }  // namespace ft

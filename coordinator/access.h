@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace ft {
@@ -48,5 +48,10 @@ class TokenTable {
   };
   std::vector<Entry> entries_;
 };
+
+// Who sends this `authorization` header. UNAUTHENTICATED: nobody's, or none;
+// the message is for the caller.
+absl::StatusOr<Principal> Authenticate(
+    const TokenTable& tokens, std::optional<absl::string_view> authorization);
 
 }  // namespace ft

@@ -14,9 +14,11 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/address.h"
+#include "common/check.h"
 #include "common/status.h"
+#include "coordinator/connection_gate.h"
+#include "coordinator/http2_opening.h"
 #include "coordinator/service_util.h"
 
 namespace ft {
@@ -25,12 +27,20 @@ namespace {
 constexpr int kQuotaBytes = 64 << 20;
 // Of what gRPC serves with a thread a call: reflection.
 constexpr int kMaxThreads = 16;
-// From accept to the end of the HTTP/2 preface.
-constexpr int kHandshakeMs = 5'000;
 constexpr int kMaxMessageBytes = 4 << 20;
 
+absl::StatusOr<Principal> AuthenticateAndCount(
+    const TokenTable& tokens, std::optional<absl::string_view> authorization,
+    const std::function<void(absl::string_view)>& on_denied) {
+  absl::StatusOr<Principal> caller = Authenticate(tokens, authorization);
+  if (!caller.ok()) {
+    on_denied(authorization.has_value() ? "bad_token" : "no_token");
+  }
+  return caller;
+}
+
 // Looks at every call before anything else does: health, reflection and
-// unknown methods too.
+// unknown methods too. The gate has looked at a connection's first one only.
 class TokenCheck final : public grpc::AuthMetadataProcessor {
  public:
   TokenCheck(std::shared_ptr<const TokenTable> tokens,
@@ -43,20 +53,18 @@ class TokenCheck final : public grpc::AuthMetadataProcessor {
                        OutputMetadata* consumed, OutputMetadata*) override {
     const auto header = metadata.find("authorization");
     const auto path = metadata.find(":path");
-    if (header == metadata.end() || path == metadata.end()) {
-      on_denied_("no_token");
-      return {grpc::StatusCode::UNAUTHENTICATED,
-              "a bearer token is wanted: authorization: Bearer ft_..."};
+    if (path == metadata.end()) {
+      return {grpc::StatusCode::INTERNAL, "a call without a path"};
     }
-    const std::string value(header->second.data(), header->second.size());
-    absl::string_view token = value;
-    const bool is_bearer = absl::ConsumePrefix(&token, "Bearer ");
-    const std::optional<Principal> caller =
-        is_bearer ? tokens_->Find(token) : std::nullopt;
-    if (!caller.has_value()) {
-      on_denied_("bad_token");
+    std::optional<absl::string_view> value;
+    if (header != metadata.end()) {
+      value.emplace(header->second.data(), header->second.size());
+    }
+    const absl::StatusOr<Principal> caller =
+        AuthenticateAndCount(*tokens_, value, on_denied_);
+    if (!caller.ok()) {
       return {grpc::StatusCode::UNAUTHENTICATED,
-              "the bearer token is not one of this coordinator's"};
+              std::string(caller.status().message())};
     }
     const std::string method(path->second.data(), path->second.size());
     if (const absl::Status right = CheckAccess(caller->role, method);
@@ -67,7 +75,8 @@ class TokenCheck final : public grpc::AuthMetadataProcessor {
     }
     auth->AddProperty(kRoleProperty, caller->name);
     auth->SetPeerIdentityPropertyName(kRoleProperty);
-    consumed->insert({"authorization", value});  // No handler sees it.
+    // No handler sees it.
+    consumed->insert({"authorization", std::string(*value)});
     return grpc::Status::OK;
   }
 
@@ -95,12 +104,11 @@ void SetLimits(grpc::ServerBuilder& builder) {
   builder.SetDefaultCompressionAlgorithm(GRPC_COMPRESS_NONE);
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder.SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8 << 10);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 100);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE,
+                             static_cast<int>(kMaxMetadataBytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                             static_cast<int>(kMaxConcurrentStreams));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 5 * 60 * 1000);
-  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS,
-                             kHandshakeMs);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
@@ -115,7 +123,19 @@ void SetLimits(grpc::ServerBuilder& builder) {
 struct GrpcServer::Impl {
   GrpcServerOptions options;
   std::string address;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<ConnectionGate> gate;  // Before the server goes.
+
+  // Gives a connection, and what came over it, to the server.
+  void Admit(UniqueFd connection, const std::string& bytes) {
+    const grpc::Slice slice(bytes);
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+        parameters;
+    parameters.fd = connection.Release();
+    parameters.read_buffer = grpc::ByteBuffer(&slice, 1);
+    acceptor->HandleNewConnection(&parameters);
+  }
 };
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
@@ -128,24 +148,40 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   auto credentials = grpc::experimental::LocalServerCredentials(LOCAL_TCP);
   credentials->SetAuthMetadataProcessor(
       std::make_shared<TokenCheck>(options.tokens, options.on_denied));
-  int port = 0;
-  const std::string host = absl::StrContains(wanted.host, ':')
-                               ? absl::StrCat("[", wanted.host, "]")
-                               : wanted.host;
-  builder.AddListeningPort(absl::StrCat(host, ":", wanted.port), credentials,
-                           &port);
+  auto impl = std::make_unique<Impl>();
+  impl->acceptor = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      credentials);
   for (const std::shared_ptr<grpc::Service>& service : options.services) {
     builder.RegisterService(service.get());
   }
-  auto impl = std::make_unique<Impl>();
+  impl->options = std::move(options);
   impl->server = builder.BuildAndStart();
-  if (impl->server == nullptr || port == 0) {
+  FT_CHECK(impl->server != nullptr);  // It binds nothing.
+
+  ConnectionGateOptions gate{.host = wanted.host, .port = wanted.port};
+  gate.check = [self = impl.get()](const auto& authorization) {
+    return AuthenticateAndCount(*self->options.tokens, authorization,
+                                self->options.on_denied)
+        .status();
+  };
+  gate.admit = [self = impl.get()](UniqueFd connection, std::string bytes) {
+    self->Admit(std::move(connection), bytes);
+  };
+  gate.on_ended = impl->options.on_denied;
+  absl::StatusOr<std::unique_ptr<ConnectionGate>> opened =
+      ConnectionGate::Open(std::move(gate));
+  if (!opened.ok()) {
     return absl::UnavailableError(
-        absl::StrCat("cannot listen on ", options.address,
+        absl::StrCat("cannot listen on ", impl->options.address, ": ",
+                     opened.status().message(),
                      "; is the port taken? Choose another, or 0"));
   }
-  impl->address = absl::StrCat(host, ":", port);
-  impl->options = std::move(options);
+  impl->gate = *std::move(opened);
+  const std::string host = absl::StrContains(wanted.host, ':')
+                               ? absl::StrCat("[", wanted.host, "]")
+                               : wanted.host;
+  impl->address = absl::StrCat(host, ":", impl->gate->port());
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
 }
 
@@ -165,6 +201,7 @@ void GrpcServer::SetServing(bool is_ready, bool is_live) {
 }
 
 void GrpcServer::Shutdown(absl::Duration grace) {
+  impl_->gate.reset();
   impl_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One gRPC listener: loopback, tokens before anything else, a memory quota of
-// its own so that clients cannot starve heartbeats, health and reflection.
+// One gRPC listener: loopback, behind a gate that lets in only connections that
+// show a token, a memory quota of its own so that clients cannot starve
+// heartbeats, health and reflection.
 
 #pragma once
 
@@ -27,7 +28,8 @@ struct GrpcServerOptions {
   std::vector<std::shared_ptr<grpc::Service>> services;
   std::shared_ptr<const TokenTable> tokens;
 
-  // A call was refused: "no_token", "bad_token", "role".
+  // A call was refused: "no_token", "bad_token", "role". Or a connection that
+  // made none: "malformed", "no_call".
   std::function<void(absl::string_view reason)> on_denied =
       [](absl::string_view) {};
 };

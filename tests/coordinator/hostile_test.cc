@@ -177,11 +177,30 @@ void HalfHandshakes(const std::string& address, const Over& is_over) {
 
 void IdleSockets(const std::string& address, const Over& is_over) {
   std::vector<RawClient> clients;
-  for (int i = 0; i < 1000 && !is_over(); ++i) {  // On each listener.
+  for (int i = 0; i < 1500 && !is_over(); ++i) {  // On each listener.
     clients.emplace_back(address);
     if (i % 2 == 0) clients.back().Begin();
   }
   while (!is_over()) absl::SleepFor(absl::Milliseconds(10));
+}
+
+// Opens and leaves as fast as it can.
+void ConnectFlood(const std::string& address, const Over& is_over) {
+  while (!is_over()) RawClient client(address);
+}
+
+// A whole call with a token that nobody has, over and over.
+void WrongTokens(const std::string& address, const Over& is_over) {
+  const std::string call =
+      absl::StrCat(testing::kPreface, Frame(FrameType::kSettings, 0, 0, ""),
+                   Frame(FrameType::kSettings, testing::kAck, 0, ""),
+                   Frame(FrameType::kHeaders, kEndHeaders, 1,
+                         CallHeaders(kPath, kBadToken)));
+  while (!is_over()) {
+    RawClient client(address);
+    client.Send(call);
+    client.IsClosedWithin(1);
+  }
 }
 
 void PingFlood(const std::string& address, const Over& is_over) {
@@ -299,6 +318,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Attack{"Metadata64MiB", Metadata64MiB},
                       Attack{"HalfHandshakes", HalfHandshakes},
                       Attack{"IdleSockets", IdleSockets},
+                      Attack{"ConnectFlood", ConnectFlood},
+                      Attack{"WrongTokens", WrongTokens},
                       Attack{"PingFlood", PingFlood},
                       Attack{"Nonsense", Nonsense}),
     [](const auto& instance) { return std::string(instance.param.name); });

@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/strings/numbers.h"
@@ -113,28 +114,39 @@ class RawClient {
     return Send(std::string(kPreface) + Frame(FrameType::kSettings, 0, 0, ""));
   }
 
-  // Reads until the server closes; false: it has not within `seconds`.
-  bool IsClosedWithin(int seconds) {
+  // All that the server has sent, once it closes; nullopt: it has not within
+  // `seconds`.
+  std::optional<std::string> ReadToEnd(int seconds) {
     const timeval patience{.tv_sec = seconds, .tv_usec = 0};
     setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    char buffer[1 << 14];
-    ssize_t got = 0;
-    while ((got = recv(fd_.get(), buffer, sizeof(buffer), 0)) > 0) {
-    }
-    return got == 0 || errno == ECONNRESET;
+    const ssize_t got = Receive(/*flags=*/0);
+    if (got == 0 || errno == ECONNRESET) return received_;
+    return std::nullopt;
   }
+  bool IsClosedWithin(int seconds) { return ReadToEnd(seconds).has_value(); }
 
  private:
-  void Drain() {
+  // A flood is answered by a flood: the end of it tells nothing.
+  static constexpr size_t kMostKept = 64 << 10;
+
+  // Until there is nothing more. What the last recv returned.
+  ssize_t Receive(int flags) {
     char buffer[1 << 14];
     ssize_t got = 0;
-    while ((got = recv(fd_.get(), buffer, sizeof(buffer), MSG_DONTWAIT)) > 0) {
+    while ((got = recv(fd_.get(), buffer, sizeof(buffer), flags)) > 0) {
+      if (received_.size() < kMostKept) {
+        received_.append(buffer, static_cast<size_t>(got));
+      }
     }
-    if (got == 0) is_open_ = false;
+    return got;
+  }
+  void Drain() {
+    if (Receive(MSG_DONTWAIT) == 0) is_open_ = false;
   }
 
   UniqueFd fd_;
   bool is_open_ = false;
+  std::string received_;
 };
 
 }  // namespace ft::testing

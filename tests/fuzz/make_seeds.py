@@ -609,7 +609,36 @@ def page_tokens():
         put("page_tokens", f"default_size_{kind}", bytes([kind, 0]))
 
 
+def http2_opening():
+    def frame(kind, flags, stream, payload=b""):
+        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+    def header(name, value):
+        return bytes([0, len(name)]) + name + bytes([len(value)]) + value
+
+    begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, 65535))
+    ack = frame(4, 1, 0)
+    block = header(b":method", b"POST") + header(b":path", b"/ft.v1.JobService/ListJobs") + \
+        header(b"authorization", b"Bearer ft_nobody")
+    indexed = bytes([0x40, 1]) + b"x" + bytes([127, 1]) + b"y" * 128 + bytes([0xBE] * 40)
+    for name, bytes_ in {
+            "call": begin + ack + frame(1, 5, 1, block),
+            "data_before_ack": begin + frame(1, 4, 1, block) + frame(0, 1, 1, b"message") + ack,
+            "padded": begin + frame(1, 0x2C, 1, b"\x03" + b"\0" * 5 + block + b"\0" * 3),
+            "continued": begin + frame(1, 0, 1, block[:9]) + frame(9, 0, 1, block[9:20]) + frame(9, 4, 1, block[20:]),
+            "interrupted": begin + frame(1, 0, 1, block) + ack,
+            "indexed": begin + frame(1, 4, 1, indexed),
+            "table_size": begin + frame(1, 4, 1, b"\x3f\xff\xff\xff\x7f" + block),
+            "pings": begin + frame(6, 0, 0, b"12345678") * 20 + frame(8, 0, 0, b"\0\0\xff\xff"),
+            "reset_of_nothing": begin + frame(3, 0, 1, b"\0\0\0\x08"),
+            "long_frame": begin + b"\xff\xff\xff\x01\x04\0\0\0\x01",
+            "http1": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"}.items():
+        for cut in (0, 12):
+            put("http2_opening", f"{name}_{cut}", bytes([cut]) + bytes_)
+
+
 if __name__ == "__main__":
     for write in (job_yaml, safetensors, gguf, config_json, tokenizer_json, sentencepiece, chat_template, dataset_rows,
-                  manifest, checkpoint_json, rank_frames, collective_frames, rpc_requests, page_tokens):
+                  manifest, checkpoint_json, rank_frames, collective_frames, rpc_requests, page_tokens,
+                  http2_opening):
         write()
