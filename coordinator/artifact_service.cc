@@ -26,6 +26,7 @@ constexpr absl::Duration kAckEvery = absl::Milliseconds(250);
 // What every blob call needs.
 struct Shop {
   JobBook& book;
+  const TokenTable& tokens;
   BlobDesk& desk;
   TaskPool& pool;
   CoordinatorMetrics& metrics;
@@ -147,7 +148,7 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       Context* context, const v1::BeginUploadRequest* request,
       v1::BeginUploadResponse* response) override {
     return OnPool(context, response, "BeginUpload",
-                  [this, request, who = CallerOf(*context)]()
+                  [this, request, who = CallerOf(*context, shop_.tokens)]()
                       -> absl::StatusOr<v1::BeginUploadResponse> {
                     FT_RETURN_IF_ERROR(shop_.CheckWriter(who, request->job_id(),
                                                          request->epoch()));
@@ -162,7 +163,7 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
 
   grpc::ServerBidiReactor<v1::WriteRequest, v1::WriteResponse>* Write(
       Context* context) override {
-    return new WriteStream(shop_, CallerOf(*context));
+    return new WriteStream(shop_, CallerOf(*context, shop_.tokens));
   }
 
   grpc::ServerUnaryReactor* QueryUpload(
@@ -178,7 +179,7 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       v1::FinishUploadResponse* response) override {
     return OnPool(
         context, response, "FinishUpload",
-        [this, request, who = CallerOf(*context)]()
+        [this, request, who = CallerOf(*context, shop_.tokens)]()
             -> absl::StatusOr<v1::FinishUploadResponse> {
           FT_RETURN_IF_ERROR(shop_.CheckUpload(who, request->upload_id()));
           auto finished = shop_.desk.Finish(request->upload_id());
@@ -194,8 +195,8 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       v1::Artifact* artifact) override {
     return Unary(context, artifact, "CommitArtifact", shop_.metrics,
                  [&](auto done) {
-                   shop_.book.CommitArtifact(CallerOf(*context), *request,
-                                             std::move(done));
+                   shop_.book.CommitArtifact(CallerOf(*context, shop_.tokens),
+                                             *request, std::move(done));
                  });
   }
 
@@ -221,10 +222,11 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       Empty* response) override {
     return Unary(
         context, response, "DeleteArtifact", shop_.metrics, [&](auto done) {
-          shop_.book.DeleteArtifact(
-              CallerOf(*context), *request, [done](const absl::Status& status) {
-                status.ok() ? done(Empty()) : done(status);
-              });
+          shop_.book.DeleteArtifact(CallerOf(*context, shop_.tokens), *request,
+                                    [done](const absl::Status& status) {
+                                      status.ok() ? done(Empty())
+                                                  : done(status);
+                                    });
         });
   }
 
@@ -278,10 +280,13 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
 }  // namespace
 
 std::shared_ptr<grpc::Service> MakeArtifactService(
-    JobBook& book, BlobDesk& desk, TaskPool& pool,
+    JobBook& book, const TokenTable& tokens, BlobDesk& desk, TaskPool& pool,
     CoordinatorMetrics& metrics) {
-  return std::make_shared<ArtifactServiceImpl>(
-      Shop{.book = book, .desk = desk, .pool = pool, .metrics = metrics});
+  return std::make_shared<ArtifactServiceImpl>(Shop{.book = book,
+                                                    .tokens = tokens,
+                                                    .desk = desk,
+                                                    .pool = pool,
+                                                    .metrics = metrics});
 }
 
 }  // namespace ft

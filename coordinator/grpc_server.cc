@@ -14,7 +14,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/address.h"
 #include "common/status.h"
 #include "coordinator/service_util.h"
@@ -39,20 +38,15 @@ class TokenCheck final : public grpc::AuthMetadataProcessor {
 
   bool IsBlocking() const override { return false; }
 
-  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* auth,
-                       OutputMetadata* consumed, OutputMetadata*) override {
-    const auto header = metadata.find("authorization");
+  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext*,
+                       OutputMetadata*, OutputMetadata*) override {
     const auto path = metadata.find(":path");
-    if (header == metadata.end() || path == metadata.end()) {
+    if (!metadata.contains("authorization") || path == metadata.end()) {
       on_denied_("no_token");
       return {grpc::StatusCode::UNAUTHENTICATED,
               "a bearer token is wanted: authorization: Bearer ft_..."};
     }
-    const std::string value(header->second.data(), header->second.size());
-    absl::string_view token = value;
-    const bool is_bearer = absl::ConsumePrefix(&token, "Bearer ");
-    const std::optional<Principal> caller =
-        is_bearer ? tokens_->Find(token) : std::nullopt;
+    const std::optional<Principal> caller = FindCaller(*tokens_, metadata);
     if (!caller.has_value()) {
       on_denied_("bad_token");
       return {grpc::StatusCode::UNAUTHENTICATED,
@@ -65,9 +59,6 @@ class TokenCheck final : public grpc::AuthMetadataProcessor {
       return {grpc::StatusCode::PERMISSION_DENIED,
               std::string(right.message())};
     }
-    auth->AddProperty(kRoleProperty, caller->name);
-    auth->SetPeerIdentityPropertyName(kRoleProperty);
-    consumed->insert({"authorization", value});  // No handler sees it.
     return grpc::Status::OK;
   }
 

@@ -10,12 +10,16 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/grpc_status.h"
@@ -25,15 +29,24 @@
 
 namespace ft {
 
-// The property under which the token check leaves the role.
-inline constexpr char kRoleProperty[] = "ft-role";
+// Whose bearer token a call carries. Nullopt: none, or nobody's.
+inline std::optional<Principal> FindCaller(
+    const TokenTable& tokens,
+    const std::multimap<grpc::string_ref, grpc::string_ref>& metadata) {
+  const auto header = metadata.find("authorization");
+  if (header == metadata.end()) return std::nullopt;
+  absl::string_view token(header->second.data(), header->second.size());
+  if (!absl::ConsumePrefix(&token, "Bearer ")) return std::nullopt;
+  return tokens.Find(token);
+}
 
 // Who calls; a caller whom no check let in has no right, so the least role.
-inline Principal CallerOf(const grpc::ServerContextBase& context) {
-  const auto values = context.auth_context()->FindPropertyValues(kRoleProperty);
-  const bool is_admin = !values.empty() && values[0] == "admin";
-  const Role role = is_admin ? Role::kAdmin : Role::kWorker;
-  return {.role = role, .name = std::string(RoleName(role))};
+// Asked of each call: gRPC's auth context is the connection's, so what one call
+// leaves there the others find, and it stays.
+inline Principal CallerOf(const grpc::ServerContextBase& context,
+                          const TokenTable& tokens) {
+  return FindCaller(tokens, context.client_metadata())
+      .value_or(Principal{Role::kWorker, std::string(RoleName(Role::kWorker))});
 }
 
 // Starts a unary call; `start` gets the function that ends it.

@@ -200,6 +200,14 @@ TEST_F(ServiceTest, AWorkerUploadsForACurrentEpochOnly) {
   EXPECT_EQ(ReasonOf(upload.status()), "STALE_EPOCH");
 }
 
+TEST_F(ServiceTest, AWorkerHasNoMoreRightsOnTheConnectionOfAClient) {
+  Upload upload(*uploads_, "rows");
+  upload.Begin(Admin().get());
+  EXPECT_THAT(upload.status(), IsOk());
+  upload.Begin(Worker().get());
+  EXPECT_THAT(upload.status(), HasCode(absl::StatusCode::kAborted));
+}
+
 TEST_F(ServiceTest, ADataSetIsNamedOnceAndOnlyWithAllItsBlobs) {
   v1::Manifest manifest;
   manifest.set_kind(v1::ARTIFACT_KIND_DATASET);
