@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -111,7 +112,13 @@ int SubmitFile(const GlobalOptions& options) {
       // Without an answer nobody knows: the same request_id finds out.
       return code == 7 || code == 8 ? code : NothingSubmitted(code);
     }
-    if (IsMessageOutput(options)) {
+    if (IsMessageOutput(options) && arguments.watch) {
+      // The first of the stream that the watch goes on with, told already here:
+      // whatever becomes of the watch, the id is known.
+      v1::WatchJobResponse first;
+      *first.mutable_job() = *job;
+      PrintStreamed(options, first);
+    } else if (IsMessageOutput(options)) {
       PrintMessage(options, *job);
     } else {
       std::printf("%s\n", job->job_id().c_str());
@@ -241,7 +248,8 @@ int Get(const GlobalOptions& options) {
 
 // What a job that has ended, or waits for a person, means for who waited for a
 // state.
-int EndedWhileWaiting(const v1::Job& job) {
+int EndedWhileWaiting(const GlobalOptions& options, const v1::Job& job) {
+  if (options.output != "table") PrintJob(options, job);
   const std::string state = StateName(job.status().state());
   std::fprintf(stderr, "%s\n", StateText(job.status()).c_str());
   if (job.status().state() == v1::JOB_STATE_HELD) {
@@ -270,9 +278,11 @@ int Wait(const GlobalOptions& options) {
         state = StateName(job->status().state());
         if (job->status().state() == v1::JOB_STATE_HELD ||
             IsTerminal(job->status().state())) {
-          return EndedWhileWaiting(*job);
+          return EndedWhileWaiting(options, *job);
         }
-        if (state == arguments.state) return 0;
+        if (state == arguments.state) {
+          return options.output == "table" ? 0 : PrintJob(options, *job);
+        }
       } else if (!absl::IsUnavailable(job.status()) ||
                  absl::Now() - heard > kOutage) {
         return Fail(job.status());
@@ -358,6 +368,7 @@ int Resume(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::StatusOr<v1::Job> job = client.ResumeJob(arguments.job);
     if (!job.ok()) return Fail(job.status());
+    if (options.output != "table") return PrintJob(options, *job);
     std::fprintf(stderr, "%s %s, from step %ld\n", job->job_id().c_str(),
                  StateName(job->status().state()).c_str(),
                  static_cast<long>(job->status().checkpoint_step()));
@@ -369,7 +380,9 @@ int Delete(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::Status status = client.DeleteJob(arguments.job);
     if (!status.ok()) return Fail(status);
-    if (options.output == "name") {
+    if (IsMessageOutput(options)) {
+      PrintValue(options, {{"deleted", arguments.job}});
+    } else if (options.output == "name") {
       std::printf("%s\n", arguments.job.c_str());
     } else {
       std::fprintf(stderr, "%s deleted\n", arguments.job.c_str());
@@ -411,7 +424,9 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
 
   command = add("submit",
                 "Queue a job, print its id\n\n  ftctl submit job.yaml --watch\n"
-                "  JOB=$(ftctl submit job.yaml -o name)",
+                "  JOB=$(ftctl submit job.yaml -o name)\n"
+                "  ftctl submit job.yaml --watch -o json   the messages of "
+                "watch, one a line",
                 SubmitFile);
   command->add_option("file", arguments.file, "Job file, or - for stdin")
       ->required();

@@ -35,6 +35,16 @@ std::string YamlKey(const std::string& key) {
   return is_plain && !is_word ? key : nlohmann::json(key).dump();
 }
 
+// What is no UTF-8, such as the name of a folder, is replaced.
+std::string Dump(const nlohmann::ordered_json& value, int indent) {
+  return value.dump(indent, ' ', /*ensure_ascii=*/false,
+                    nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string YamlScalar(const nlohmann::ordered_json& value) {
+  return Dump(value, /*indent=*/-1);
+}
+
 void AppendYaml(const nlohmann::ordered_json& value, int indent,
                 std::string& out) {
   const std::string pad(indent, ' ');
@@ -48,7 +58,7 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
         out += "\n";
         AppendYaml(child, indent + 2, out);
       } else {
-        absl::StrAppend(&out, " ", child.dump(), "\n");
+        absl::StrAppend(&out, " ", YamlScalar(child), "\n");
       }
     }
   } else if (value.is_array()) {
@@ -58,11 +68,11 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
         AppendYaml(child, indent + 2, inner);
         absl::StrAppend(&out, pad, "- ", inner.substr(indent + 2));
       } else {
-        absl::StrAppend(&out, pad, "- ", child.dump(), "\n");
+        absl::StrAppend(&out, pad, "- ", YamlScalar(child), "\n");
       }
     }
   } else {
-    absl::StrAppend(&out, pad, value.dump(), "\n");
+    absl::StrAppend(&out, pad, YamlScalar(value), "\n");
   }
 }
 
@@ -127,6 +137,15 @@ void PrintMessage(const GlobalOptions& options,
         stdout);
   } else {
     std::fputs(JsonOf(message, true).c_str(), stdout);
+  }
+}
+
+void PrintValue(const GlobalOptions& options,
+                const nlohmann::ordered_json& value) {
+  if (options.output == "yaml") {
+    std::fputs(YamlOf(value).c_str(), stdout);
+  } else {
+    std::printf("%s\n", Dump(value, /*indent=*/1).c_str());
   }
 }
 

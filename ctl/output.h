@@ -35,6 +35,10 @@ void PrintMessage(const GlobalOptions& options,
 void PrintStreamed(const GlobalOptions& options,
                    const google::protobuf::Message& message);
 
+// A result that no message stands for: JSON, or the same as YAML.
+void PrintValue(const GlobalOptions& options,
+                const nlohmann::ordered_json& value);
+
 // Block style; every text quoted.
 std::string YamlOf(const nlohmann::ordered_json& value);
 

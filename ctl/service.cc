@@ -251,7 +251,8 @@ std::vector<DaemonProcess> OwnDaemons(
 
 }  // namespace
 
-absl::Status StartService(int workers, void (*say)(const std::string&)) {
+absl::StatusOr<RunningService> StartService(int workers,
+                                            void (*say)(const std::string&)) {
   FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
   FT_RETURN_IF_ERROR(MakeDirs(ModelRootDir()));
   if (!IsThere("the coordinator", kCoordinator, CoordinatorDir(),
@@ -266,17 +267,24 @@ absl::Status StartService(int workers, void (*say)(const std::string&)) {
     FT_RETURN_IF_ERROR(StartWorker(name));
     say(absl::StrCat("worker ", name, " started"));
   }
-  return AwaitWorkers(workers);
+  FT_RETURN_IF_ERROR(AwaitWorkers(workers));
+  const nlohmann::json endpoint = ReadEndpoint(CoordinatorEndpoint());
+  RunningService service{.client_address = endpoint.value("client_address", ""),
+                         .http_address = endpoint.value("http_address", "")};
+  for (const DaemonProcess& worker : OwnDaemons({kWorker})) {
+    service.workers.push_back(BaseName(worker.data_dir));
+  }
+  std::sort(service.workers.begin(), service.workers.end());
+  return service;
 }
 
-int CountWorkers() { return static_cast<int>(OwnDaemons({kWorker}).size()); }
-
-absl::Status StopService(absl::Duration grace,
-                         void (*say)(const std::string&)) {
+absl::StatusOr<std::vector<std::string>> StopService(
+    absl::Duration grace, void (*say)(const std::string&)) {
   FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
   const std::vector<DaemonProcess> processes =
       OwnDaemons({kWorker, kCoordinator});
   if (processes.empty()) say("nothing was up");
+  std::vector<std::string> stopped;
   // Workers first, all at once: they store what they can while the coordinator
   // lives. Each is asked once: a second request means "at once".
   for (const char* program : {kWorker, kCoordinator}) {
@@ -287,10 +295,11 @@ absl::Status StopService(absl::Duration grace,
     for (const DaemonProcess& process : processes) {
       if (process.program != program) continue;
       EndProcess(process.pid, deadline - absl::Now());
-      say(absl::StrCat(BaseName(process.data_dir), " stopped"));
+      stopped.push_back(BaseName(process.data_dir));
+      say(absl::StrCat(stopped.back(), " stopped"));
     }
   }
-  return absl::OkStatus();
+  return stopped;
 }
 
 }  // namespace ft

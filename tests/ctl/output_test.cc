@@ -137,6 +137,14 @@ TEST(MessageTest, JsonYamlAndStreams) {
             "---\nrank: 1\ntext: \"two\\nlines\"\n");
 }
 
+TEST(MessageTest, AFolderWhoseNameIsNoTextDoesNotStopAProgram) {
+  const nlohmann::ordered_json value = {{"dir", "a\xff"}};
+  EXPECT_EQ(Printed([&] { PrintValue({.output = "json"}, value); }),
+            "{\n \"dir\": \"a\xEF\xBF\xBD\"\n}\n");
+  EXPECT_EQ(Printed([&] { PrintValue({.output = "yaml"}, value); }),
+            "dir: \"a\xEF\xBF\xBD\"\n");
+}
+
 TEST(WordsTest, StatesAndTimes) {
   EXPECT_EQ(StateName(v1::JOB_STATE_QUEUED), "QUEUED");
   EXPECT_EQ(CauseName(v1::ATTEMPT_CAUSE_RANK_SIGNAL), "RANK_SIGNAL");

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -306,6 +307,16 @@ TEST(ServiceTest, WhoeverWatchesLearnsWhyAJobWaits) {
   EXPECT_THAT(watched.err, HasSubstr("add workers, or lower resources.ranks"));
 }
 
+bool IsOneDocument(const std::string& text) {
+  return nlohmann::json::parse(text, nullptr, false).is_structured();
+}
+
+bool IsYaml(const std::string& text) {
+  Violations violations;
+  ReadYaml(text, violations);
+  return !text.empty() && violations.empty();
+}
+
 TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
   User user;
   user.Must("up --workers 1");
@@ -317,28 +328,93 @@ TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
       "list",      "workers",      "model ls",     "version",
       "get " + id, "events " + id, "check " + file};
   for (const std::string& verb : verbs) {
-    EXPECT_FALSE(
-        nlohmann::json::parse(user.Must(verb + " -o json"), nullptr, false)
-            .is_discarded())
-        << verb;
-    Violations violations;
-    ReadYaml(user.Must(verb + " -o yaml"), violations);
-    EXPECT_TRUE(violations.empty()) << verb << violations.Text("");
+    EXPECT_TRUE(IsOneDocument(user.Must(verb + " -o json"))) << verb;
+    EXPECT_TRUE(IsYaml(user.Must(verb + " -o yaml"))) << verb;
     EXPECT_NE(user.Must(verb + " -o name"), "") << verb;
   }
   EXPECT_EQ(user.Must("get -o name " + id), id);
   EXPECT_EQ(user.Must("check -o name " + file), "tiny-chat");
   // Streams: a message a line.
-  for (const char* verb : {"watch ", "logs "}) {
-    const std::string lines = user.Must(absl::StrCat(verb, id, " -o json"));
+  for (const std::string& verb :
+       {"watch " + id, "logs " + id, absl::StrCat("submit ", file, " -w")}) {
+    const std::string lines = user.Must(verb + " -o json");
     for (const absl::string_view line : absl::StrSplit(lines, '\n')) {
-      EXPECT_FALSE(nlohmann::json::parse(line, nullptr, false).is_discarded())
-          << line;
+      EXPECT_TRUE(IsOneDocument(std::string(line))) << verb << ": " << line;
     }
   }
   // Data on stdout, talk on stderr.
   EXPECT_EQ(user.Run("watch " + id).out, "");
   EXPECT_EQ(user.Shell("ftctl list >/dev/full").code, 1);
+}
+
+TEST(ServiceTest, WhatAVerbHasDoneIsOneDocumentToo) {
+  User user;
+  const auto json = [&](const std::string& words) {
+    return nlohmann::json::parse(user.Must(words + " -o json"), nullptr, false);
+  };
+  const nlohmann::json up = json("up --workers 1");
+  EXPECT_EQ(up["workers"], nlohmann::json{"w-1"}) << up;
+  EXPECT_EQ(user.Must(absl::StrCat(
+                "list -o name --address ", up.value("client_address", ""),
+                " --token_file '", up.value("token_file", ""), "'")),
+            "");
+  const std::string import =
+      "model import tests/golden/models/tiny_chat --name ";
+  EXPECT_EQ(json(import + "tiny-chat")["name"], "tiny-chat");
+  EXPECT_TRUE(IsYaml(user.Must(import + "another -o yaml")));
+
+  const std::string file = WriteJob(user, TinyChat(1, 5));
+  const std::string id = user.Must(absl::StrCat("submit ", file, " -o name"));
+  const nlohmann::json job = json("wait " + id);
+  EXPECT_EQ(job["status"]["state"], "JOB_STATE_SUCCEEDED") << job;
+  EXPECT_EQ(json(absl::StrCat("wait ", id, " --for succeeded")), job);
+
+  const std::string fetch =
+      absl::StrCat("fetch ", id, " '", user.home() / "o'");
+  const nlohmann::json fetched = json(fetch);
+  EXPECT_EQ(fetched["job_id"], id);
+  ASSERT_FALSE(fetched["files"].empty()) << fetched;
+  for (const nlohmann::json& one : fetched["files"]) {
+    EXPECT_EQ(FileSize(one.value("path", "")).value_or(-1), one["bytes"]);
+  }
+  EXPECT_TRUE(IsYaml(user.Must(fetch + " -o yaml")));
+  const std::string chat =
+      absl::StrCat("chat --job ", id, " --max_new_tokens 4 'Count to 3.'");
+  EXPECT_EQ(json(chat)["prompt"], "Count to 3.");
+  EXPECT_EQ(json(chat)["answer"], user.Must(chat));
+  EXPECT_TRUE(IsYaml(user.Must(chat + " -o yaml")));
+  EXPECT_EQ(json("delete " + id)["deleted"], id);
+  EXPECT_EQ(json("down")["stopped"], (nlohmann::json{"w-1", "coordinator"}));
+  // Of what failed there is none.
+  EXPECT_EQ(user.Run("fetch " + id + " -o json").out, "");
+}
+
+TEST(ServiceTest, TheExitCodeTellsWhatKindOfErrorItIs) {
+  User user;
+  const auto import = [&](const std::string& source) {
+    return user.Run(absl::StrCat("model import ", source, " --name x"));
+  };
+  EXPECT_EQ(import("/nope").code, 4);
+  EXPECT_THAT(import("/nope").err, HasSubstr("/nope: no such file"));
+  FT_ASSERT_OK(WriteFileAtomic(user.home() / "x.gguf", "no model"));
+  EXPECT_EQ(import("~/x.gguf").code, 3);
+
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 5)), " -o name"));
+  user.Must("wait " + id);
+  FT_ASSERT_OK(MakeDirs(user.home() / "sealed", 0555));
+  // Root may write everywhere, unless it gave up its capabilities.
+  const std::string unprivileged =
+      geteuid() == 0 ? "setpriv --bounding-set=-all --inh-caps=-all " : "";
+  for (const char* dir : {"sealed", "sealed/x"}) {
+    const Said said =
+        user.Shell(absl::StrCat(unprivileged, "ftctl fetch ", id, " ~/", dir));
+    EXPECT_EQ(said.code, 5) << dir << said.err;
+    EXPECT_THAT(said.err, HasSubstr("/sealed/")) << dir;
+  }
+  EXPECT_EQ(user.Run("fetch " + id + " ~/x.gguf").code, 6);
 }
 
 TEST(ServiceTest, AWrongTokenIsDenied) {
