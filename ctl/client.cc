@@ -255,4 +255,13 @@ absl::StatusOr<v1::ListModelsResponse> Client::ListModels() {
       });
 }
 
+absl::Status Client::Probe(absl::Duration timeout) {
+  grpc::ClientContext context;
+  Prepare(context, token_, timeout);
+  // A process that stands still takes connections, and no more.
+  context.set_wait_for_ready(true);
+  v1::ListModelsResponse response;
+  return FromGrpcStatus(stubs_->admin->ListModels(&context, {}, &response));
+}
+
 }  // namespace ft

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "artifact/transfer.h"
 #include "ctl/command.h"
 #include "ft/v1/admin.pb.h"
@@ -50,6 +51,9 @@ class Client {
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::WorkerInfo> ReleaseWorker(const std::string& worker_id);
   absl::StatusOr<v1::ListModelsResponse> ListModels();
+  // Whether the coordinator answers at all. DEADLINE_EXCEEDED: not within
+  // `timeout`.
+  absl::Status Probe(absl::Duration timeout);
 
   // Told when a stream broke and is tried again.
   void OnBreak(std::function<void(const absl::Status&)> on_break) {

@@ -35,6 +35,9 @@ absl::StatusOr<pid_t> SpawnDaemon(const std::vector<std::string>& argv,
 // Whether it still runs; one that ended and was not waited for does not.
 bool IsRunning(pid_t pid);
 
+// Whether it was told to stand still, by SIGSTOP or a debugger.
+bool IsStopped(pid_t pid);
+
 // Waits until it has ended; after `grace` kills it. It was asked to end before.
 void EndProcess(pid_t pid, absl::Duration grace);
 

@@ -16,6 +16,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/file.h"
 #include "common/token.h"
 #include "jobspec/yaml_reader.h"
@@ -192,6 +194,47 @@ TEST(ServiceTest, DownKeepsTheLastStepAndTheNextUpGoesOn) {
   EXPECT_NE(job["status"]["attempts"][1].value("source_step", "0"), "0") << job;
   user.Must("cancel " + id);
   EXPECT_EQ(user.Run("wait --timeout 60 " + id).code, 11);
+}
+
+TEST(ServiceTest, DownDoesNotWaitForAJobThatNobodyWouldStore) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 3000)), " -o name"));
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  ASSERT_EQ(kill(user.PidOf("coordinator"), SIGKILL), 0);
+  const absl::Time begin = absl::Now();
+  const Said down = user.Run("down --grace 120");
+  EXPECT_EQ(down.code, 0) << down.err;
+  EXPECT_THAT(down.err, HasSubstr("no coordinator answers"));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(15));
+  EXPECT_TRUE(ProcessesWith(user.Service()).empty());
+  // The job goes on as if the machine had lost its power.
+  user.Must("up --workers 1");
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  user.Must("cancel " + id);
+}
+
+TEST(ServiceTest, ADaemonThatStandsStillIsToldAndCanBeEnded) {
+  User user;
+  user.Must("up --workers 1");
+  for (const char* name : {"coordinator", "w-1"}) {
+    const pid_t pid = user.PidOf(name);
+    ASSERT_EQ(kill(pid, SIGSTOP), 0);
+    const Said up = user.Run("up --workers 1");
+    EXPECT_EQ(up.code, 6) << up.err;
+    EXPECT_THAT(up.err, HasSubstr(absl::StrCat(
+                            name, " is stopped; let it go on with: kill -CONT ",
+                            pid, ", or end the service with: ftctl down")));
+    ASSERT_EQ(kill(pid, SIGCONT), 0);
+    user.Must("up --workers 1");
+  }
+  ASSERT_EQ(kill(user.PidOf("coordinator"), SIGSTOP), 0);
+  ASSERT_EQ(kill(user.PidOf("w-1"), SIGSTOP), 0);
+  const absl::Time begin = absl::Now();
+  user.Must("down --grace 120");
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(60));
 }
 
 TEST(ServiceTest, UpsAtTheSameTimeGiveOneService) {
