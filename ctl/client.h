@@ -38,8 +38,9 @@ class Client {
   absl::Status DeleteJob(const std::string& job_id);
   absl::StatusOr<v1::ListEventsResponse> ListEvents(
       const v1::ListEventsRequest& request);
-  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(
-      const v1::ListMetricsRequest& request);
+  // The points after `after_step`, all pages of them.
+  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(const std::string& job_id,
+                                                      int64_t after_step);
   // Calls on_update for each message until the job has ended or it returns
   // false; goes on by itself after a break.
   absl::Status WatchJob(

@@ -9,10 +9,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/check.h"
@@ -76,6 +78,26 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
   }
 }
 
+// What would move the cursor is a blank.
+std::string Printable(absl::string_view text) {
+  std::string printable(text);
+  for (char& c : printable) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
+  }
+  return printable;
+}
+
+std::string OnOneLine(absl::string_view cell) {
+  const std::vector<absl::string_view> lines =
+      absl::StrSplit(cell, '\n', absl::SkipWhitespace());
+  if (lines.empty()) return "";
+  const size_t more = lines.size() - 1;
+  return absl::StrCat(Printable(lines[0]),
+                      more == 0 ? ""
+                                : absl::StrCat(" (and ", more, " more line",
+                                               more == 1 ? "" : "s", ")"));
+}
+
 // https://no-color.org: set to anything but nothing.
 bool MayColor() {
   const char* no_color = std::getenv("NO_COLOR");
@@ -104,7 +126,11 @@ std::string YamlOf(const nlohmann::ordered_json& value) {
 
 void PrintTable(const GlobalOptions& options,
                 const std::vector<std::string>& header,
-                const std::vector<std::vector<std::string>>& rows) {
+                const std::vector<std::vector<std::string>>& cells) {
+  std::vector<std::vector<std::string>> rows = cells;
+  for (auto& row : rows) {
+    for (std::string& cell : row) cell = OnOneLine(cell);
+  }
   std::vector<size_t> widths(header.size());
   const auto widen = [&](const std::vector<std::string>& row) {
     for (size_t i = 0; i < row.size(); ++i) {
@@ -127,6 +153,23 @@ void PrintTable(const GlobalOptions& options,
                 bold ? "\033[0m" : "");
   }
   for (const auto& row : rows) std::printf("%s\n", print(row).c_str());
+}
+
+void PrintFields(
+    const std::vector<std::pair<std::string, std::string>>& fields) {
+  size_t width = 0;
+  for (const auto& [name, value] : fields) {
+    width = std::max(width, name.size());
+  }
+  for (const auto& [name, value] : fields) {
+    absl::string_view label = name;
+    for (const absl::string_view line :
+         absl::StrSplit(absl::StripTrailingAsciiWhitespace(value), '\n')) {
+      std::printf("%-*s  %s\n", static_cast<int>(width),
+                  std::string(std::exchange(label, "")).c_str(),
+                  Printable(line).c_str());
+    }
+  }
 }
 
 void PrintMessage(const GlobalOptions& options,

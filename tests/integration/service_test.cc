@@ -368,8 +368,8 @@ TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
   const std::string id = user.Must(absl::StrCat("submit ", file, " -o name"));
   user.Must("wait " + id);
   const std::vector<std::string> verbs = {
-      "list",      "workers",      "model ls",     "version",
-      "get " + id, "events " + id, "check " + file};
+      "list",      "workers",      "model ls",      "version",
+      "get " + id, "events " + id, "metrics " + id, "check " + file};
   for (const std::string& verb : verbs) {
     EXPECT_TRUE(IsOneDocument(user.Must(verb + " -o json"))) << verb;
     EXPECT_TRUE(IsYaml(user.Must(verb + " -o yaml"))) << verb;
@@ -385,6 +385,10 @@ TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
       EXPECT_TRUE(IsOneDocument(std::string(line))) << verb << ": " << line;
     }
   }
+  EXPECT_NE(user.Must("logs --tail 1 " + id), "");
+  EXPECT_EQ(user.Must("logs --tail 0 " + id), "");
+  EXPECT_EQ(user.Must("logs --tail 0 -f " + id), "");
+  EXPECT_EQ(user.Run("logs --tail 0 job-000000000000").code, 4);
   // Data on stdout, talk on stderr.
   EXPECT_EQ(user.Run("watch " + id).out, "");
   EXPECT_EQ(user.Shell("ftctl list >/dev/full").code, 1);
@@ -458,6 +462,36 @@ TEST(ServiceTest, TheExitCodeTellsWhatKindOfErrorItIs) {
     EXPECT_THAT(said.err, HasSubstr("/sealed/")) << dir;
   }
   EXPECT_EQ(user.Run("fetch " + id + " ~/x.gguf").code, 6);
+}
+
+TEST(ServiceTest, MetricsIsTheWholeCurve) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 50)), " -o name"));
+  user.Must("wait " + id);
+  const std::vector<std::string> csv =
+      absl::StrSplit(user.Must(absl::StrCat("metrics ", id, " --csv")), '\n');
+  ASSERT_EQ(csv.size(), 51u);
+  const std::vector<std::string> names = absl::StrSplit(csv[0], ',');
+  for (const std::string& line : csv) {
+    EXPECT_EQ(std::count(line.begin(), line.end(), ','), 8) << line;
+  }
+  EXPECT_EQ(names[3], "validation_loss");
+  const auto json = nlohmann::json::parse(
+      user.Must(absl::StrCat("metrics ", id, " -o json")));
+  // The step and the evaluation after it are a row, and two points.
+  ASSERT_EQ(json["points"].size(), 51u);
+  const std::vector<std::string> last = absl::StrSplit(csv[50], ',');
+  EXPECT_EQ(last[0], "50");
+  EXPECT_EQ(std::stod(last[2]), json["points"][49]["loss"].get<double>());
+  EXPECT_EQ(std::stod(last[3]), json["points"][50]["eval_loss"].get<double>());
+  const std::string table =
+      user.Must(absl::StrCat("metrics ", id, " --after 48"));
+  EXPECT_THAT(
+      table, ::testing::MatchesRegex("STEP  EPOCH  LOSS .*\n49 .*\n50 [^\n]*"));
+  EXPECT_EQ(user.Run("metrics job-000000000000").code, 4);
 }
 
 TEST(ServiceTest, AWrongTokenIsDenied) {
