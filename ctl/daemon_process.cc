@@ -55,6 +55,7 @@ struct Birth {
   Birth birth{.pid = getpid()};
   // The parent may not be there to read it; then nobody needs it.
   [[maybe_unused]] ssize_t put = write(birth_fd, &birth.pid, sizeof(pid_t));
+  [[maybe_unused]] const int moved = chdir("/");  // Cannot fail.
   const int null = open("/dev/null", O_RDONLY);
   dup2(null, STDIN_FILENO);
   dup2(log, STDOUT_FILENO);

@@ -27,7 +27,9 @@ struct DaemonProcess {
 std::vector<DaemonProcess> FindDaemons(
     const std::vector<std::string>& programs);
 
-// Starts argv[0] in a session of its own; what it says is appended to `log`.
+// Starts argv[0] in a session of its own and in the root folder, so that it
+// keeps nobody's folder busy: every path in `argv` must be absolute. What it
+// says is appended to `log`.
 // Returns its pid once it runs; an error if the program cannot be executed.
 absl::StatusOr<pid_t> SpawnDaemon(const std::vector<std::string>& argv,
                                   const std::string& log);

@@ -10,6 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/file.h"
 #include "tests/testing/status_matchers.h"
@@ -53,6 +56,9 @@ TEST(DaemonProcessTest, IsFoundByProgramAndFolderUntilItHasEnded) {
   }
   EXPECT_TRUE(IsStopped(first));
   EXPECT_FALSE(IsStopped(getpid()));
+  EXPECT_EQ(
+      std::filesystem::read_symlink(absl::StrCat("/proc/", first, "/cwd")),
+      "/");
   // It leads a session of its own: Ctrl-C here does not reach it.
   EXPECT_EQ(getsid(first), first);
 
