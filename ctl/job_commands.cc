@@ -15,13 +15,17 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/file.h"
+#include "common/grpc_status.h"
 #include "common/id.h"
 #include "ctl/client.h"
 #include "ctl/command.h"
 #include "ctl/output.h"
 #include "ctl/submit.h"
 #include "ctl/watch.h"
+#include "jobspec/from_yaml.h"
 #include "jobspec/to_yaml.h"
+#include "jobspec/yaml_reader.h"
 
 namespace ft {
 namespace {
@@ -93,6 +97,19 @@ int NothingSubmitted(int code, const absl::Status& status = absl::OkStatus()) {
   return code;
 }
 
+// A model that no worker holds is found late, but stands in the job file.
+absl::Status WithPlace(const absl::Status& status) {
+  if (ReasonOf(status) != "UNKNOWN_MODEL" || arguments.file == "-") {
+    return status;
+  }
+  const std::string text =
+      ReadFile(arguments.file, static_cast<int64_t>(kMaxYamlBytes))
+          .value_or("");
+  return absl::Status(
+      status.code(),
+      FieldPlaces(text, arguments.file).Locate(status.message()));
+}
+
 int Check(const GlobalOptions& options) {
   std::string folder;
   const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(arguments.file, folder);
@@ -123,7 +140,7 @@ int SubmitFile(const GlobalOptions& options) {
     const absl::StatusOr<v1::Job> job =
         Submit(client, *spec, folder, arguments.request_id);
     if (!job.ok()) {
-      const int code = Fail(job.status());
+      const int code = Fail(WithPlace(job.status()));
       // Without an answer nobody knows: the same request_id finds out.
       return code == 7 || code == 8 ? code : NothingSubmitted(code);
     }

@@ -317,7 +317,9 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
       ->add_option("--max_new_tokens", arguments.max_new_tokens,
                    "At most so many tokens")
       ->check(CLI::Range(1, 1 << 20));
-  command->add_option("text", arguments.text, "What to say")->required();
+  command->add_option("text", arguments.text, "What to say")
+      ->required()
+      ->default_str("");
   command->callback([&] {
     if (arguments.job.empty() && arguments.model.empty()) {
       throw CLI::ValidationError("chat needs --job or --model");

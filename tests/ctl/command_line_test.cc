@@ -127,6 +127,16 @@ TEST_F(CommandLineTest, HelpAndVersionAreNoErrors) {
   EXPECT_THAT(Run("version -o yaml").out, HasSubstr("version: \"0."));
 }
 
+TEST_F(CommandLineTest, HelpSaysWhatAnOptionIsWithoutIt) {
+  EXPECT_THAT(Run("up --help").out, HasSubstr("=2\n"));
+  EXPECT_THAT(Run("down --help").out, HasSubstr("=30\n"));
+  EXPECT_THAT(Run("list --help").out, HasSubstr("=50\n"));
+  EXPECT_THAT(Run("chat --help").out, HasSubstr("=256\n"));
+  EXPECT_THAT(Run("--help").out, HasSubstr("=table\n"));
+  EXPECT_THAT(Run("logs --help").out,
+              HasSubstr("Only this rank; default: all"));
+}
+
 TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
   Expect("", 2, "ftctl up --workers 2");
   Expect("sumbit", 2, "ftctl has no sumbit; did you mean submit?");
