@@ -305,7 +305,7 @@ void JobBook::ListMetrics(v1::ListMetricsRequest request,
           parts_.records.Metrics(request.job_id(), request.after_step(), size));
       v1::ListMetricsResponse response;
       response.mutable_points()->Add(points.begin(), points.end());
-      response.set_more(std::cmp_equal(points.size(), size));
+      response.set_more(std::cmp_greater_equal(points.size(), size));
       return response;
     }());
   });

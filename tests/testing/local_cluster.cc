@@ -364,11 +364,8 @@ std::vector<v1::Event> LocalCluster::Events(const std::string& job_id) {
 std::map<int64_t, v1::StepMetrics> LocalCluster::Steps(
     const std::string& job_id) {
   std::map<int64_t, v1::StepMetrics> steps;
-  v1::ListMetricsRequest request;
-  request.set_job_id(job_id);
-  request.set_page_size(10'000);
   const absl::StatusOr<v1::ListMetricsResponse> list =
-      client_->ListMetrics(request);
+      client_->ListMetrics(job_id, /*after_step=*/0);
   EXPECT_TRUE(list.ok()) << list.status();
   if (!list.ok()) return steps;
   for (const v1::StepMetrics& point : list->points()) {
