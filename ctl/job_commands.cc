@@ -634,7 +634,7 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
                 "  ftctl cancel JOB",
                 Cancel));
   takes_job(add("resume",
-                "Let a held job go on from its last checkpoint\n\n"
+                "Let a held or failed job go on from its last checkpoint\n\n"
                 "  ftctl resume JOB",
                 Resume));
   takes_job(add("delete",
