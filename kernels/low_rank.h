@@ -4,9 +4,9 @@
 //
 //   out_TR = scale x_TD p_DR
 //
-// A BLAS runs it at half the speed or less (MKL on AVX2: 1.5 to 1.9 times the
-// time at rank 8, 1.4 at 16); the other thin products it runs well. Each sum is
-// in order, in fp32. Bound: one load a multiply-add.
+// MKL on AVX2 takes 1.5 to 1.9 times as long at rank 8, 1.3 to 1.6 at 16;
+// LoRA's other products it runs well. Each sum is in order, in fp32. Bound: one
+// load a multiply-add.
 
 #pragma once
 
