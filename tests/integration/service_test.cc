@@ -29,6 +29,7 @@
 namespace ft {
 namespace {
 
+using testing::AreGone;
 using ::testing::HasSubstr;
 using testing::ProcessesWith;
 using testing::TestDir;
@@ -45,7 +46,7 @@ class User {
  public:
   ~User() {
     Run("down --grace 5");
-    EXPECT_TRUE(ProcessesWith(home_.path()).empty()) << "a process is left";
+    EXPECT_TRUE(AreGone(home_.path())) << "a process is left";
   }
   Said Run(const std::string& words) {
     return Shell(absl::StrCat("ftctl ", words));
@@ -209,7 +210,7 @@ TEST(ServiceTest, DownDoesNotWaitForAJobThatNobodyWouldStore) {
   EXPECT_EQ(down.code, 0) << down.err;
   EXPECT_THAT(down.err, HasSubstr("no coordinator answers"));
   EXPECT_LT(absl::Now() - begin, absl::Seconds(15));
-  EXPECT_TRUE(ProcessesWith(user.Service()).empty());
+  EXPECT_TRUE(AreGone(user.Service()));
   // The job goes on as if the machine had lost its power.
   user.Must("up --workers 1");
   user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
@@ -254,7 +255,7 @@ TEST(ServiceTest, AnUpThatWasInterruptedAnywhereIsTidiedByDown) {
     user.Shell(absl::StrCat("timeout --foreground -s INT ", seconds,
                             " ftctl up --workers 2"));
     user.Must("down --grace 10");
-    EXPECT_TRUE(ProcessesWith(user.Service()).empty()) << seconds;
+    EXPECT_TRUE(AreGone(user.Service())) << seconds;
   }
   // And nothing of it is in the way.
   user.Must("up --workers 2");

@@ -53,6 +53,15 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
   return found;
 }
 
+bool AreGone(const std::string& text) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (!ProcessesWith(text).empty()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return true;
+}
+
 LocalCluster::LocalCluster(LocalClusterOptions options)
     : options_(std::move(options)) {
   std::filesystem::create_directories(ModelRoot());
@@ -97,11 +106,7 @@ LocalCluster::~LocalCluster() {
     kill(pid, SIGKILL);
     waitpid(pid, nullptr, 0);
   }
-  // Ranks die with their worker, not a moment later.
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  while (!ProcessesWith(dir_.path()).empty() && absl::Now() < deadline) {
-    absl::SleepFor(absl::Milliseconds(5));
-  }
+  AreGone(dir_.path());
   for (const pid_t pid : ProcessesWith(dir_.path())) {
     const std::string proc = absl::StrCat("/proc/", pid, "/");
     std::string words = ReadFile(proc + "cmdline", 1 << 16).value_or("");
