@@ -25,7 +25,7 @@
 namespace ft {
 namespace {
 
-constexpr int64_t kChunkBytes = 1 << 20;
+constexpr size_t kChunkBytes = 1 << 20;
 constexpr absl::Duration kCallTimeout = absl::Seconds(30);
 constexpr absl::Duration kStreamTimeout = absl::Hours(1);
 constexpr int kTries = 5;
@@ -177,22 +177,23 @@ absl::Status ArtifactTransfer::WriteFrom(const std::string& path, int64_t bytes,
   grpc::ClientContext context;
   Prepare(context, token_, kStreamTimeout);
   const auto stream = stubs_->artifacts->Write(&context);
-  std::string buffer(kChunkBytes, '\0');
+  // One message for all: its memory is used again.
+  v1::WriteRequest request;
+  request.set_upload_id(upload_id);
+  std::string& data = *request.mutable_data();
   absl::Status read_error;
   while (offset < bytes) {
-    const ssize_t got = pread(fd.get(), buffer.data(),
-                              static_cast<size_t>(kChunkBytes), offset);
+    data.resize(kChunkBytes);
+    const ssize_t got = pread(fd.get(), data.data(), data.size(), offset);
     if (got <= 0) {
       read_error = got < 0 ? ErrnoStatus(errno, absl::StrCat("read ", path))
                            : absl::DataLossError(absl::StrCat(
                                  path, " became shorter while it was sent"));
       break;
     }
-    v1::WriteRequest request;
-    request.set_upload_id(upload_id);
+    data.resize(static_cast<size_t>(got));
     request.set_offset(offset);
-    request.set_data(buffer.data(), static_cast<size_t>(got));
-    request.set_crc32c(Crc32c(request.data()));
+    request.set_crc32c(Crc32c(data));
     if (!stream->Write(request)) break;  // Finish says why.
     offset += got;
     if (progress) progress(offset, bytes);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 
 namespace ft {
@@ -35,6 +36,12 @@ ssize_t FileEnv::WriteAt(int fd, const void* bytes, size_t size,
 }
 
 int FileEnv::Truncate(int fd, int64_t size) { return ::ftruncate(fd, size); }
+
+int FileEnv::Allocate(int fd, int64_t size) {
+  const int error = ::posix_fallocate(fd, 0, size);
+  errno = error;  // It alone returns it.
+  return error == 0 ? 0 : -1;
+}
 
 int FileEnv::Sync(int fd) { return ::fsync(fd); }
 

@@ -24,6 +24,8 @@ class FileEnv {
   virtual ssize_t WriteAt(int fd, const void* bytes, size_t size,
                           int64_t offset);
   virtual int Truncate(int fd, int64_t size);
+  // posix_fallocate from the beginning of the file: blocks, not just a size.
+  virtual int Allocate(int fd, int64_t size);
   // Of a file or of a folder.
   virtual int Sync(int fd);
   virtual int Rename(const char* from, const char* to);

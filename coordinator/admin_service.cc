@@ -14,9 +14,10 @@ using Context = grpc::CallbackServerContext;
 // Translates gRPC to JobBook and nothing else: no decision is taken here.
 class AdminServiceImpl final : public v1::AdminService::CallbackService {
  public:
-  AdminServiceImpl(JobBook& book, CoordinatorMetrics& metrics,
-                   int64_t incarnation, absl::Time started)
-      : book_(book), metrics_(metrics) {
+  AdminServiceImpl(JobBook& book, const TokenTable& tokens,
+                   CoordinatorMetrics& metrics, int64_t incarnation,
+                   absl::Time started)
+      : book_(book), tokens_(tokens), metrics_(metrics) {
     info_.set_version(std::string(Version()));
     info_.set_revision(std::string(Revision()));
     info_.set_incarnation(incarnation);
@@ -34,7 +35,8 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
       Context* context, const v1::ReleaseWorkerRequest* request,
       v1::WorkerInfo* worker) override {
     return Unary(context, worker, "ReleaseWorker", metrics_, [&](auto done) {
-      book_.ReleaseWorker(CallerOf(*context), *request, std::move(done));
+      book_.ReleaseWorker(CallerOf(*context, tokens_), *request,
+                          std::move(done));
     });
   }
 
@@ -54,6 +56,7 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
 
  private:
   JobBook& book_;
+  const TokenTable& tokens_;
   CoordinatorMetrics& metrics_;
   v1::GetServerInfoResponse info_;
 };
@@ -61,10 +64,11 @@ class AdminServiceImpl final : public v1::AdminService::CallbackService {
 }  // namespace
 
 std::shared_ptr<grpc::Service> MakeAdminService(JobBook& book,
+                                                const TokenTable& tokens,
                                                 CoordinatorMetrics& metrics,
                                                 int64_t incarnation,
                                                 absl::Time started) {
-  return std::make_shared<AdminServiceImpl>(book, metrics, incarnation,
+  return std::make_shared<AdminServiceImpl>(book, tokens, metrics, incarnation,
                                             started);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,7 @@ constexpr absl::Duration kAckEvery = absl::Milliseconds(250);
 // What every blob call needs.
 struct Shop {
   JobBook& book;
+  const TokenTable& tokens;
   BlobDesk& desk;
   TaskPool& pool;
   CoordinatorMetrics& metrics;
@@ -46,43 +48,43 @@ struct Shop {
   }
 };
 
-// One upload's bytes: read a message, write it on the pool, read the next. The
-// window of the connection is what holds back a fast writer.
+// One upload's bytes: a message is stored on the pool while the next one is
+// read. The window of the connection is what holds back a fast writer.
 class WriteStream final
     : public grpc::ServerBidiReactor<v1::WriteRequest, v1::WriteResponse> {
  public:
   WriteStream(const Shop& shop, Principal who)
       : shop_(shop), who_(std::move(who)) {
-    StartRead(&request_);
+    StartRead(&next_);
   }
 
   void OnReadDone(bool ok) override {
-    if (!ok) {
-      // The writer has said all; the last word is how far it got.
-      if (written_ > acknowledged_) {
-        is_last_ = true;
-        Acknowledge();
-      } else {
-        Finish(grpc::Status::OK);
-      }
-      return;
-    }
-    shop_.pool.Run([this] { Store(); });
+    has_next_ = ok;
+    Join();
   }
 
-  void OnWriteDone(bool ok) override {
-    if (!ok) {
-      Finish(grpc::Status::CANCELLED);
-    } else if (is_last_) {
-      Finish(grpc::Status::OK);
-    } else {
-      StartRead(&request_);
-    }
-  }
+  // Where the call is broken, its reads end as well.
+  void OnWriteDone(bool) override { Join(); }
 
   void OnDone() override { delete this; }
 
  private:
+  // Of what goes on at the same time, one has ended: a read, a store, an
+  // acknowledgement.
+  void Join() {
+    if (--unfinished_ > 0) return;
+    if (has_next_) {
+      request_.Swap(&next_);
+      unfinished_ = 2;
+      StartRead(&next_);
+      shop_.pool.Run([this] { Store(); });
+    } else if (written_ > acknowledged_) {
+      Acknowledge();  // The last word is how far the writer got.
+    } else {
+      Finish(grpc::Status::OK);
+    }
+  }
+
   void Store() {
     absl::Status status = shop_.CheckUpload(who_, request_.upload_id());
     if (status.ok()) {
@@ -92,20 +94,22 @@ class WriteStream final
     }
     if (!status.ok()) {
       if (absl::IsDataLoss(status)) shop_.metrics.ArtifactVerifyFailed();
+      // The read that goes on ends with the call, and joins nobody.
       Finish(ToGrpcStatus(status));
       return;
     }
     shop_.metrics.ArtifactBytes("in",
                                 static_cast<int64_t>(request_.data().size()));
+    // Not after the read: the writer may wait for it before it sends more.
     if (written_ - acknowledged_ >= kAckEveryBytes ||
         absl::Now() - acknowledged_at_ >= kAckEvery) {
       Acknowledge();
-    } else {
-      StartRead(&request_);
     }
+    Join();
   }
 
   void Acknowledge() {
+    ++unfinished_;
     acknowledged_ = written_;
     acknowledged_at_ = absl::Now();
     response_.set_offset(written_);
@@ -114,12 +118,14 @@ class WriteStream final
 
   const Shop shop_;
   const Principal who_;
-  v1::WriteRequest request_;
+  std::atomic<int> unfinished_ = 1;
+  v1::WriteRequest next_;     // Of the read.
+  bool has_next_ = false;     // Of the read.
+  v1::WriteRequest request_;  // Of the store.
   v1::WriteResponse response_;
   int64_t written_ = 0;
   int64_t acknowledged_ = 0;
   absl::Time acknowledged_at_ = absl::Now();
-  bool is_last_ = false;
 };
 
 // Translates gRPC to JobBook and BlobDesk and nothing else.
@@ -147,7 +153,7 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       Context* context, const v1::BeginUploadRequest* request,
       v1::BeginUploadResponse* response) override {
     return OnPool(context, response, "BeginUpload",
-                  [this, request, who = CallerOf(*context)]()
+                  [this, request, who = CallerOf(*context, shop_.tokens)]()
                       -> absl::StatusOr<v1::BeginUploadResponse> {
                     FT_RETURN_IF_ERROR(shop_.CheckWriter(who, request->job_id(),
                                                          request->epoch()));
@@ -162,7 +168,7 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
 
   grpc::ServerBidiReactor<v1::WriteRequest, v1::WriteResponse>* Write(
       Context* context) override {
-    return new WriteStream(shop_, CallerOf(*context));
+    return new WriteStream(shop_, CallerOf(*context, shop_.tokens));
   }
 
   grpc::ServerUnaryReactor* QueryUpload(
@@ -178,7 +184,7 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       v1::FinishUploadResponse* response) override {
     return OnPool(
         context, response, "FinishUpload",
-        [this, request, who = CallerOf(*context)]()
+        [this, request, who = CallerOf(*context, shop_.tokens)]()
             -> absl::StatusOr<v1::FinishUploadResponse> {
           FT_RETURN_IF_ERROR(shop_.CheckUpload(who, request->upload_id()));
           auto finished = shop_.desk.Finish(request->upload_id());
@@ -194,8 +200,8 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       v1::Artifact* artifact) override {
     return Unary(context, artifact, "CommitArtifact", shop_.metrics,
                  [&](auto done) {
-                   shop_.book.CommitArtifact(CallerOf(*context), *request,
-                                             std::move(done));
+                   shop_.book.CommitArtifact(CallerOf(*context, shop_.tokens),
+                                             *request, std::move(done));
                  });
   }
 
@@ -221,10 +227,11 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
       Empty* response) override {
     return Unary(
         context, response, "DeleteArtifact", shop_.metrics, [&](auto done) {
-          shop_.book.DeleteArtifact(
-              CallerOf(*context), *request, [done](const absl::Status& status) {
-                status.ok() ? done(Empty()) : done(status);
-              });
+          shop_.book.DeleteArtifact(CallerOf(*context, shop_.tokens), *request,
+                                    [done](const absl::Status& status) {
+                                      status.ok() ? done(Empty())
+                                                  : done(status);
+                                    });
         });
   }
 
@@ -278,10 +285,13 @@ class ArtifactServiceImpl final : public v1::ArtifactService::CallbackService {
 }  // namespace
 
 std::shared_ptr<grpc::Service> MakeArtifactService(
-    JobBook& book, BlobDesk& desk, TaskPool& pool,
+    JobBook& book, const TokenTable& tokens, BlobDesk& desk, TaskPool& pool,
     CoordinatorMetrics& metrics) {
-  return std::make_shared<ArtifactServiceImpl>(
-      Shop{.book = book, .desk = desk, .pool = pool, .metrics = metrics});
+  return std::make_shared<ArtifactServiceImpl>(Shop{.book = book,
+                                                    .tokens = tokens,
+                                                    .desk = desk,
+                                                    .pool = pool,
+                                                    .metrics = metrics});
 }
 
 }  // namespace ft

@@ -26,6 +26,7 @@ constexpr int64_t kMaxPieceBytes = 1 << 20;
 constexpr int64_t kMaxBlobBytes = int64_t{1} << 40;
 constexpr size_t kDigestChars = 64;
 constexpr size_t kReadBytes = 1 << 20;
+constexpr int64_t kWritebackBytes = 8 << 20;
 
 absl::Status Invalid(absl::string_view message) {
   return ReasonError(absl::StatusCode::kInvalidArgument,
@@ -250,8 +251,19 @@ absl::StatusOr<int64_t> BlobFiles::Write(const v1::WriteRequest& request) {
   }
   upload->digest.Update(data);
   upload->offset += size;
+  if (upload->offset - upload->written_back >= kWritebackBytes) {
+    WriteBack(*upload);
+  }
   Pass(Failpoint::kUploadWritten);
   return upload->offset;
+}
+
+void BlobFiles::WriteBack(Upload& upload) {
+  const int fd = upload.file.get();
+  ::posix_fadvise(fd, 0, upload.written_back, POSIX_FADV_DONTNEED);
+  ::sync_file_range(fd, upload.written_back,
+                    upload.offset - upload.written_back, SYNC_FILE_RANGE_WRITE);
+  upload.written_back = upload.offset;
 }
 
 absl::StatusOr<v1::QueryUploadResponse> BlobFiles::Query(

@@ -61,6 +61,8 @@ class BlobFiles : public BlobDesk {
     Writer writer;
     UniqueFd file ABSL_GUARDED_BY(mutex);
     int64_t offset ABSL_GUARDED_BY(mutex) = 0;
+    // Up to where the disk was told to begin with its writing.
+    int64_t written_back ABSL_GUARDED_BY(mutex) = 0;
     Sha256 digest ABSL_GUARDED_BY(mutex);
     bool is_over ABSL_GUARDED_BY(mutex) = false;
   };
@@ -74,6 +76,10 @@ class BlobFiles : public BlobDesk {
       const std::string& upload_id, const v1::BeginUploadRequest& request);
   absl::StatusOr<std::shared_ptr<Upload>> Find(const std::string& upload_id);
   absl::Status Resume(const std::string& path, Upload& upload);
+  // Has the disk begin with the newest bytes, so that Finish waits for little,
+  // and takes older ones out of the page cache, which others need more. Only
+  // Finish's fsync makes durable, and tells errors.
+  void WriteBack(Upload& upload) ABSL_EXCLUSIVE_LOCKS_REQUIRED(upload.mutex);
   // Durably renames a whole upload to its blob.
   absl::Status Publish(const std::string& path, const std::string& blob_path);
   absl::StatusOr<int> SweepBlobs(const std::string& folder,

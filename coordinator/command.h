@@ -11,6 +11,7 @@
 #include <string>
 #include <variant>
 
+#include "absl/status/status.h"
 #include "ft/v1/artifacts.pb.h"
 #include "ft/v1/jobs.pb.h"
 #include "ft/v1/workers.pb.h"
@@ -60,8 +61,18 @@ struct CancelCommand {
 };
 
 struct ResumeCommand {
+  // A FAILED job as the store has it, for the core keeps little of jobs that
+  // have ended.
+  struct Failed {
+    v1::Job job;  // Attempts included.
+    int64_t last_event_seq = 0;
+    // Whether the blobs that it needs are all there.
+    absl::Status inputs;
+  };
+
   Request request;
   std::string job_id;
+  std::optional<Failed> failed;
 };
 
 struct DeleteCommand {

@@ -120,7 +120,8 @@ absl::Status Coordinator::Parts::StartCore() {
                                                   .checker = checker,
                                                   .blobs = *blobs,
                                                   .pool = *pool});
-  artifacts = MakeArtifactService(*book, *blobs, *artifact_pool, metrics);
+  artifacts =
+      MakeArtifactService(*book, *tokens, *blobs, *artifact_pool, metrics);
   janitor = std::make_unique<Janitor>(*store, *blobs, config.janitor);
   return absl::OkStatus();
 }
@@ -140,9 +141,9 @@ absl::Status Coordinator::Parts::Listen() {
       clients,
       GrpcServer::Start(
           {.address = config.client_address,
-           .services = {MakeJobService(*book, metrics), artifacts,
-                        MakeAdminService(*book, metrics, store->incarnation(),
-                                         clock.Now())},
+           .services = {MakeJobService(*book, *tokens, metrics), artifacts,
+                        MakeAdminService(*book, *tokens, metrics,
+                                         store->incarnation(), clock.Now())},
            .tokens = tokens,
            .on_denied = on_denied}),
       "--client_address");

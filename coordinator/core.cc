@@ -69,7 +69,7 @@ void Core::Install(Snapshot snapshot) {
     InstallJob(std::move(row), before);
   }
   for (const Snapshot::EndedJob& row : snapshot.ended) {
-    ended_[row.job_id] = row.state;
+    ended_[row.job_id] = {.state = row.state, .etag = row.etag};
   }
   for (const ArtifactRow& row : snapshot.artifacts) {
     const v1::Artifact& artifact = row.artifact;
@@ -195,7 +195,8 @@ void Core::Flush() {
     }
     Emit(JobChanged{std::make_shared<v1::Job>(live.job)});
     if (IsTerminal(live.job.status().state())) {
-      ended_[job_id] = live.job.status().state();
+      ended_[job_id] = {.state = live.job.status().state(),
+                        .etag = live.job.etag()};
       live_.erase(entry);
     }
   }
@@ -272,6 +273,8 @@ absl::Status Core::Move(LiveJob& live, JobEvent event) {
     *status.mutable_ended() = ToProto(now_);
     status.clear_not_before();
     Count(Observation::Kind::kFinished, ShortName(*to));
+  } else {
+    status.clear_ended();  // Of a FAILED job that is resumed.
   }
   if (event != JobEvent::kSubmit) {  // JOB_CREATED says it.
     std::map<std::string, std::string> fields = {

@@ -83,6 +83,12 @@ class Core {
     int64_t reported_step = 0;
   };
 
+  // What is kept of a job that has ended.
+  struct EndedJob {
+    v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
+    int64_t etag = 0;
+  };
+
   // What the core needs of an artifact.
   struct KnownArtifact {
     v1::ArtifactKind kind = v1::ARTIFACT_KIND_UNSPECIFIED;
@@ -121,6 +127,9 @@ class Core {
   void On(const SubmitCommand& submit);
   void On(const CancelCommand& cancel);
   void On(const ResumeCommand& resume);
+  absl::Status CheckResume(const ResumeCommand& resume) const;
+  absl::Status CheckFailed(const EndedJob& ended,
+                           const ResumeCommand& resume) const;
   void On(const DeleteCommand& erase);
   void On(const ProgressCommand& progress);
   void On(const DivergedCommand& diverged);
@@ -209,7 +218,7 @@ class Core {
   int64_t incarnation_ = 0;
 
   std::map<std::string, LiveJob> live_;
-  absl::flat_hash_map<std::string, v1::JobState> ended_;
+  absl::flat_hash_map<std::string, EndedJob> ended_;
   std::map<std::string, KnownArtifact> artifacts_;  // By name.
   std::map<std::pair<uint64_t, std::string>, int64_t> spool_marks_;
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/id.h"
+#include "common/status.h"
 #include "coordinator/core.h"
 #include "coordinator/proto_time.h"
 #include "coordinator/reasons.h"
@@ -103,7 +104,7 @@ void Core::On(const CancelCommand& cancel) {
   if (AnswerAgain(cancel.request)) return;
   const auto ended = ended_.find(cancel.job_id);
   if (ended != ended_.end()) {
-    const auto next = NextJobState(ended->second, JobEvent::kCancel);
+    const auto next = NextJobState(ended->second.state, JobEvent::kCancel);
     if (next.ok()) {
       Emit(Reply{.ticket = ticket_, .job_id = cancel.job_id});
     } else {
@@ -136,31 +137,63 @@ void Core::On(const CancelCommand& cancel) {
 
 void Core::On(const ResumeCommand& resume) {
   if (AnswerAgain(resume.request)) return;
-  if (const auto ended = ended_.find(resume.job_id); ended != ended_.end()) {
-    AnswerError(NextJobState(ended->second, JobEvent::kResume).status());
+  if (const absl::Status refusal = CheckResume(resume); !refusal.ok()) {
+    AnswerError(refusal);
     return;
   }
-  LiveJob* live = FindJob(resume.job_id);
-  if (live == nullptr) {
-    AnswerError(NoSuchJob(resume.job_id));
-    return;
+  if (ended_.erase(resume.job_id) > 0) {
+    std::map<std::string, LiveJob> none;
+    InstallJob({.job = resume.failed->job,
+                .last_event_seq = resume.failed->last_event_seq},
+               none);
   }
-  v1::JobStatus& status = *live->job.mutable_status();
-  if (const auto next = NextJobState(status.state(), JobEvent::kResume);
-      !next.ok()) {
-    Count(Observation::Kind::kIllegal);
-    AnswerError(next.status());
-    return;
-  }
-  // Whatever made it crash was looked at: the policy begins anew.
+  LiveJob& live = *FindJob(resume.job_id);
+  v1::JobStatus& status = *live.job.mutable_status();
+  // Whatever made it fail was looked at: the policy begins anew.
   status.set_attempts_without_progress(0);
   status.set_attempts_before_resume(status.attempts_size());
   status.clear_reason();
   status.clear_message();
-  FT_CHECK(Move(*live, JobEvent::kResume).ok());
-  v1::Job answer = live->job;
-  answer.set_etag(live->job.etag() + 1);
+  FT_CHECK(Move(live, JobEvent::kResume).ok());
+  v1::Job answer = live.job;
+  answer.set_etag(live.job.etag() + 1);
   Answer(resume.request, answer.SerializeAsString());
+}
+
+absl::Status Core::CheckResume(const ResumeCommand& resume) const {
+  if (const auto ended = ended_.find(resume.job_id); ended != ended_.end()) {
+    return CheckFailed(ended->second, resume);
+  }
+  const auto live = live_.find(resume.job_id);
+  if (live == live_.end()) return NoSuchJob(resume.job_id);
+  return NextJobState(live->second.job.status().state(), JobEvent::kResume)
+      .status();
+}
+
+// All that the job needs must still be there, for it kept nothing from others.
+absl::Status Core::CheckFailed(const EndedJob& ended,
+                               const ResumeCommand& resume) const {
+  FT_RETURN_IF_ERROR(NextJobState(ended.state, JobEvent::kResume).status());
+  // Somebody else may have resumed it since the store was read, and it has
+  // failed again.
+  if (!resume.failed.has_value() || resume.failed->job.etag() != ended.etag) {
+    return ReasonError(absl::StatusCode::kUnavailable, v1::REASON_NOT_READY,
+                       "the job has just changed; try again");
+  }
+  FT_RETURN_IF_ERROR(resume.failed->inputs);
+  const v1::Job& job = resume.failed->job;
+  FT_RETURN_IF_ERROR(CheckExportName(job.spec()));
+  const int64_t step = job.status().checkpoint_step();
+  const std::vector<std::string> names = CheckpointsOf(resume.job_id);
+  const bool has_newest =
+      !names.empty() && artifacts_.at(names.back()).step == step;
+  if (step > 0 && !has_newest) {
+    return ReasonError(
+        absl::StatusCode::kFailedPrecondition, v1::REASON_MISSING_BLOBS,
+        absl::StrCat("the job's checkpoint of step ", step,
+                     " was deleted or has expired; submit the job again"));
+  }
+  return absl::OkStatus();
 }
 
 void Core::On(const DeleteCommand& erase) {
@@ -175,7 +208,7 @@ void Core::On(const DeleteCommand& erase) {
     AnswerError(NoSuchJob(erase.job_id));
     return;
   }
-  FT_CHECK(NextJobState(ended->second, JobEvent::kDelete).ok());
+  FT_CHECK(NextJobState(ended->second.state, JobEvent::kDelete).ok());
   std::vector<std::string> doomed;
   for (const auto& [name, artifact] : artifacts_) {
     if (artifact.job_id == erase.job_id && !artifact.pinned) {

@@ -179,6 +179,7 @@ struct Snapshot {
   struct EndedJob {
     std::string job_id;
     v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
+    int64_t etag = 0;
   };
   struct SpoolMark {
     uint64_t epoch = 0;

@@ -63,8 +63,8 @@ void EffectRouter::Explain(v1::Job& job) const {
   absl::MutexLock hold(&mutex_);
   const auto entry = waiting_.find(job.job_id());
   if (entry == waiting_.end()) return;
-  job.mutable_status()->set_waiting_for(entry->second.reason);
-  job.mutable_status()->set_jobs_ahead(entry->second.jobs_ahead);
+  job.mutable_status()->set_waiting_for(entry->second->reason);
+  job.mutable_status()->set_jobs_ahead(entry->second->jobs_ahead);
 }
 
 std::map<std::pair<v1::JobState, std::string>, int> EffectRouter::CountJobs()
@@ -78,7 +78,7 @@ std::map<std::pair<v1::JobState, std::string>, int> EffectRouter::CountJobs()
 std::map<std::string, int> EffectRouter::CountWaiting() const {
   absl::MutexLock hold(&mutex_);
   std::map<std::string, int> counts;
-  for (const auto& [job_id, waiting] : waiting_) ++counts[waiting.kind];
+  for (const auto& [job_id, waiting] : waiting_) ++counts[waiting->kind];
   return counts;
 }
 
@@ -187,11 +187,16 @@ void EffectRouter::On(FleetChanged& changed) {
 }
 
 void EffectRouter::On(WaitingChanged& changed) {
-  absl::MutexLock hold(&mutex_);
-  waiting_.clear();
+  absl::flat_hash_map<absl::string_view, const Waiting*> index;
+  index.reserve(changed.waiting->size());
   for (const Waiting& waiting : *changed.waiting) {
-    waiting_[waiting.job_id] = waiting;
+    index[waiting.job_id] = &waiting;
   }
+  // Callers of Explain do not wait until the old ones are gone.
+  std::shared_ptr<const std::vector<Waiting>> plan = changed.waiting;
+  absl::MutexLock hold(&mutex_);
+  waiting_.swap(index);
+  plan_.swap(plan);
 }
 
 void EffectRouter::On(Observation& observation) {

@@ -99,7 +99,10 @@ class EffectRouter : public EffectSink {
   absl::flat_hash_map<std::string, LiveJob> live_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const std::vector<v1::WorkerInfo>> workers_
       ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, Waiting> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const std::vector<Waiting>> plan_ ABSL_GUARDED_BY(mutex_);
+  // By job; keys and values lie in plan_.
+  absl::flat_hash_map<absl::string_view, const Waiting*> waiting_
+      ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ft

@@ -49,19 +49,14 @@ class TokenCheck final : public grpc::AuthMetadataProcessor {
 
   bool IsBlocking() const override { return false; }
 
-  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext* auth,
-                       OutputMetadata* consumed, OutputMetadata*) override {
-    const auto header = metadata.find("authorization");
+  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext*,
+                       OutputMetadata*, OutputMetadata*) override {
     const auto path = metadata.find(":path");
     if (path == metadata.end()) {
       return {grpc::StatusCode::INTERNAL, "a call without a path"};
     }
-    std::optional<absl::string_view> value;
-    if (header != metadata.end()) {
-      value.emplace(header->second.data(), header->second.size());
-    }
     const absl::StatusOr<Principal> caller =
-        AuthenticateAndCount(*tokens_, value, on_denied_);
+        AuthenticateAndCount(*tokens_, AuthorizationOf(metadata), on_denied_);
     if (!caller.ok()) {
       return {grpc::StatusCode::UNAUTHENTICATED,
               std::string(caller.status().message())};
@@ -73,10 +68,6 @@ class TokenCheck final : public grpc::AuthMetadataProcessor {
       return {grpc::StatusCode::PERMISSION_DENIED,
               std::string(right.message())};
     }
-    auth->AddProperty(kRoleProperty, caller->name);
-    auth->SetPeerIdentityPropertyName(kRoleProperty);
-    // No handler sees it.
-    consumed->insert({"authorization", std::string(*value)});
     return grpc::Status::OK;
   }
 

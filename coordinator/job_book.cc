@@ -253,10 +253,42 @@ void JobBook::ResumeJob(const Principal& who, v1::ResumeJobRequest request,
       [this, who, request = std::move(request), done = std::move(done)] {
         ResumeCommand resume;
         resume.job_id = request.job_id();
+        if (const absl::Status read = ReadFailed(resume); !read.ok()) {
+          done(read);
+          return;
+        }
         Mutate(who, Method::kResumeJob, request.request_id(), BodyOf(request),
                std::move(resume),
                [this, done](const Reply& reply) { AnswerJob(reply, done); });
       });
+}
+
+// The job, if it is FAILED; whatever else it is the core knows by itself.
+absl::Status JobBook::ReadFailed(ResumeCommand& resume) {
+  absl::StatusOr<v1::Job> job = parts_.store.GetJob(resume.job_id);
+  if (absl::IsNotFound(job.status())) return absl::OkStatus();
+  if (!job.ok()) return job.status();
+  if (job->status().state() != v1::JOB_STATE_FAILED) return absl::OkStatus();
+  ResumeCommand::Failed& failed = resume.failed.emplace();
+  failed.job = *std::move(job);
+  FT_ASSIGN_OR_RETURN(failed.last_event_seq,
+                      parts_.store.LastEventSeq(resume.job_id));
+  failed.inputs = CheckInputs(failed.job);
+  return absl::OkStatus();
+}
+
+// Whether every blob is there that the job would go on from.
+absl::Status JobBook::CheckInputs(const v1::Job& job) {
+  absl::Status inputs = CheckDatasets(job.spec());
+  const std::string& checkpoint = job.status().checkpoint_manifest_sha256();
+  if (inputs.ok() && !checkpoint.empty()) {
+    inputs = ReadManifest(checkpoint).status();
+  }
+  if (inputs.ok()) return inputs;
+  return ReasonError(
+      absl::StatusCode::kFailedPrecondition, v1::REASON_MISSING_BLOBS,
+      absl::StrCat("what the job needs is gone: ", inputs.message(),
+                   "; submit it again"));
 }
 
 void JobBook::DeleteJob(const Principal& who, v1::DeleteJobRequest request,
@@ -305,7 +337,7 @@ void JobBook::ListMetrics(v1::ListMetricsRequest request,
           parts_.records.Metrics(request.job_id(), request.after_step(), size));
       v1::ListMetricsResponse response;
       response.mutable_points()->Add(points.begin(), points.end());
-      response.set_more(std::cmp_equal(points.size(), size));
+      response.set_more(std::cmp_greater_equal(points.size(), size));
       return response;
     }());
   });

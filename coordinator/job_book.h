@@ -115,6 +115,8 @@ class JobBook {
               std::function<void(const Reply&)> on_reply);
   void ShowViews(v1::Job& job) const;
   absl::Status CheckDatasets(const v1::JobSpec& spec);
+  absl::Status ReadFailed(ResumeCommand& resume);
+  absl::Status CheckInputs(const v1::Job& job);
   absl::StatusOr<v1::Manifest> ReadManifest(const std::string& sha256);
   void AnswerJob(const Reply& reply, const Done<v1::Job>& done);
 

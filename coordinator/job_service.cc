@@ -13,14 +13,15 @@ using Context = grpc::CallbackServerContext;
 // Translates gRPC to JobBook and nothing else: no decision is taken here.
 class JobServiceImpl final : public v1::JobService::CallbackService {
  public:
-  JobServiceImpl(JobBook& book, CoordinatorMetrics& metrics)
-      : book_(book), metrics_(metrics) {}
+  JobServiceImpl(JobBook& book, const TokenTable& tokens,
+                 CoordinatorMetrics& metrics)
+      : book_(book), tokens_(tokens), metrics_(metrics) {}
 
   grpc::ServerUnaryReactor* CreateJob(Context* context,
                                       const v1::CreateJobRequest* request,
                                       v1::Job* job) override {
     return Unary(context, job, "CreateJob", metrics_, [&](auto done) {
-      book_.CreateJob(CallerOf(*context), *request, std::move(done));
+      book_.CreateJob(CallerOf(*context, tokens_), *request, std::move(done));
     });
   }
 
@@ -42,7 +43,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                       const v1::CancelJobRequest* request,
                                       v1::Job* job) override {
     return Unary(context, job, "CancelJob", metrics_, [&](auto done) {
-      book_.CancelJob(CallerOf(*context), *request, std::move(done));
+      book_.CancelJob(CallerOf(*context, tokens_), *request, std::move(done));
     });
   }
 
@@ -50,7 +51,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                       const v1::ResumeJobRequest* request,
                                       v1::Job* job) override {
     return Unary(context, job, "ResumeJob", metrics_, [&](auto done) {
-      book_.ResumeJob(CallerOf(*context), *request, std::move(done));
+      book_.ResumeJob(CallerOf(*context, tokens_), *request, std::move(done));
     });
   }
 
@@ -58,7 +59,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
                                       const v1::DeleteJobRequest* request,
                                       Empty* response) override {
     return Unary(context, response, "DeleteJob", metrics_, [&](auto done) {
-      book_.DeleteJob(CallerOf(*context), *request,
+      book_.DeleteJob(CallerOf(*context, tokens_), *request,
                       [done](const absl::Status& status) {
                         status.ok() ? done(Empty()) : done(status);
                       });
@@ -116,14 +117,16 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
 
  private:
   JobBook& book_;
+  const TokenTable& tokens_;
   CoordinatorMetrics& metrics_;
 };
 
 }  // namespace
 
 std::shared_ptr<grpc::Service> MakeJobService(JobBook& book,
+                                              const TokenTable& tokens,
                                               CoordinatorMetrics& metrics) {
-  return std::make_shared<JobServiceImpl>(book, metrics);
+  return std::make_shared<JobServiceImpl>(book, tokens, metrics);
 }
 
 }  // namespace ft

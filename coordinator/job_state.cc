@@ -58,6 +58,9 @@ constexpr Transition kTransitions[] = {
     {JOB_STATE_HELD, kResume, JOB_STATE_QUEUED},
     {JOB_STATE_HELD, kCancel, JOB_STATE_CANCELLED},
 
+    // The one way back from an end: nothing of a FAILED job was published.
+    {JOB_STATE_FAILED, kResume, JOB_STATE_QUEUED},
+
     {JOB_STATE_FINALIZING, kPublished, JOB_STATE_SUCCEEDED},
     {JOB_STATE_FINALIZING, kAttemptEndedRetry, JOB_STATE_RECOVERING},
     {JOB_STATE_FINALIZING, kAttemptEndedFail, JOB_STATE_FAILED},

@@ -41,6 +41,9 @@ class JobReader {
   virtual absl::StatusOr<std::vector<v1::Event>> ListEvents(
       absl::string_view job_id, int64_t after_seq, int limit) = 0;
 
+  // The seq of the job's newest event; 0: it has none.
+  virtual absl::StatusOr<int64_t> LastEventSeq(absl::string_view job_id) = 0;
+
   // Nullopt: the request_id is new.
   virtual absl::StatusOr<std::optional<StoredReply>> FindReply(
       absl::string_view principal, absl::string_view request_id) = 0;

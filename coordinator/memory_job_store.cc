@@ -28,7 +28,7 @@ absl::StatusOr<Snapshot> MemoryJobStore::Load() {
     snapshot.last_submit_seq =
         std::max(snapshot.last_submit_seq, job.submit_seq());
     if (IsTerminal(job.status().state())) {
-      snapshot.ended.push_back({job_id, job.status().state()});
+      snapshot.ended.push_back({job_id, job.status().state(), job.etag()});
     } else {
       snapshot.live.push_back(
           {job, static_cast<int64_t>(events_[job_id].size())});
@@ -177,6 +177,11 @@ absl::StatusOr<std::vector<v1::Event>> MemoryJobStore::ListEvents(
     }
   }
   return found;
+}
+
+absl::StatusOr<int64_t> MemoryJobStore::LastEventSeq(absl::string_view job_id) {
+  absl::MutexLock hold(&mutex_);
+  return static_cast<int64_t>(events_[std::string(job_id)].size());
 }
 
 absl::StatusOr<std::optional<StoredReply>> MemoryJobStore::FindReply(

@@ -175,9 +175,13 @@ absl::StatusOr<std::vector<v1::StepMetrics>> RunRecords::Metrics(
   absl::MutexLock hold(&records->mutex);
   std::vector<v1::StepMetrics> points;
   for (auto entry = records->points.lower_bound({after_step + 1, false});
-       entry != records->points.end() && std::cmp_less(points.size(), limit);
-       ++entry) {
-    points.push_back(entry->second);
+       entry != records->points.end(); ++entry) {
+    const v1::StepMetrics& point = entry->second;
+    if (std::cmp_greater_equal(points.size(), limit) &&
+        points.back().step() != point.step()) {
+      break;
+    }
+    points.push_back(point);
   }
   return points;
 }

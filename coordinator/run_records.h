@@ -52,7 +52,9 @@ class RunRecords {
   // INVALID_ARGUMENT: no job id. RESOURCE_EXHAUSTED: no space.
   absl::StatusOr<Stored> Append(const v1::ReportRequest& report);
 
-  // Points with a step after `after_step`, by step, at most `limit`.
+  // Points with a step after `after_step`, by step, at most `limit`, and one
+  // more where the last step has an evaluation too: who goes on after that step
+  // would never see it.
   absl::StatusOr<std::vector<v1::StepMetrics>> Metrics(
       const std::string& job_id, int64_t after_step, int limit);
 

@@ -10,7 +10,10 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,15 +28,21 @@
 
 namespace ft {
 
-// The property under which the token check leaves the role.
-inline constexpr char kRoleProperty[] = "ft-role";
+// The authorization header of a call.
+inline std::optional<absl::string_view> AuthorizationOf(
+    const std::multimap<grpc::string_ref, grpc::string_ref>& metadata) {
+  const auto header = metadata.find("authorization");
+  if (header == metadata.end()) return std::nullopt;
+  return absl::string_view(header->second.data(), header->second.size());
+}
 
 // Who calls; a caller whom no check let in has no right, so the least role.
-inline Principal CallerOf(const grpc::ServerContextBase& context) {
-  const auto values = context.auth_context()->FindPropertyValues(kRoleProperty);
-  const bool is_admin = !values.empty() && values[0] == "admin";
-  const Role role = is_admin ? Role::kAdmin : Role::kWorker;
-  return {.role = role, .name = std::string(RoleName(role))};
+// Asked of each call: gRPC's auth context is the connection's, so what one call
+// leaves there the others find, and it stays.
+inline Principal CallerOf(const grpc::ServerContextBase& context,
+                          const TokenTable& tokens) {
+  return Authenticate(tokens, AuthorizationOf(context.client_metadata()))
+      .value_or(Principal{Role::kWorker, std::string(RoleName(Role::kWorker))});
 }
 
 // Starts a unary call; `start` gets the function that ends it.

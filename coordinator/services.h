@@ -16,16 +16,19 @@ class Service;
 
 namespace ft {
 
-// `book` and `metrics` must outlive the services.
+// `book`, `tokens` and `metrics` must outlive the services.
 std::shared_ptr<grpc::Service> MakeJobService(JobBook& book,
+                                              const TokenTable& tokens,
                                               CoordinatorMetrics& metrics);
 // `desk` and `pool` must outlive it; the pool is for artifacts alone.
 std::shared_ptr<grpc::Service> MakeArtifactService(JobBook& book,
+                                                   const TokenTable& tokens,
                                                    BlobDesk& desk,
                                                    TaskPool& pool,
                                                    CoordinatorMetrics& metrics);
 std::shared_ptr<grpc::Service> MakeWorkerService(JobBook& book);
 std::shared_ptr<grpc::Service> MakeAdminService(JobBook& book,
+                                                const TokenTable& tokens,
                                                 CoordinatorMetrics& metrics,
                                                 int64_t incarnation,
                                                 absl::Time started);

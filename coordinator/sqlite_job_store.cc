@@ -109,7 +109,7 @@ absl::Status SqliteJobStore::LoadJobs(Snapshot& snapshot) {
   std::vector<std::string> live;
   FT_ASSIGN_OR_RETURN(
       SqlStatement jobs,
-      db.Prepare("SELECT job_id, state, ended_us IS NULL, submit_seq "
+      db.Prepare("SELECT job_id, state, ended_us IS NULL, submit_seq, etag "
                  "FROM jobs"));
   while (true) {
     FT_ASSIGN_OR_RETURN(const bool found, jobs.Step());
@@ -120,17 +120,15 @@ absl::Status SqliteJobStore::LoadJobs(Snapshot& snapshot) {
       live.push_back(jobs.BytesAt(0));
     } else {
       snapshot.ended.push_back(
-          {jobs.BytesAt(0), static_cast<v1::JobState>(jobs.IntAt(1))});
+          {.job_id = jobs.BytesAt(0),
+           .state = static_cast<v1::JobState>(jobs.IntAt(1)),
+           .etag = jobs.IntAt(4)});
     }
   }
   for (const std::string& job_id : live) {
     Snapshot::LiveJob& row = snapshot.live.emplace_back();
     FT_ASSIGN_OR_RETURN(row.job, GetJob(job_id));
-    FT_ASSIGN_OR_RETURN(
-        SqlStatement seq,
-        db.Prepare("SELECT max(job_seq) FROM events WHERE job_id = ?"));
-    FT_RETURN_IF_ERROR(seq.Text(job_id).Step().status());
-    row.last_event_seq = seq.IntAt(0);
+    FT_ASSIGN_OR_RETURN(row.last_event_seq, LastEventSeq(job_id));
   }
   return absl::OkStatus();
 }
@@ -477,6 +475,15 @@ absl::StatusOr<std::vector<v1::Event>> SqliteJobStore::ListEvents(
     FT_RETURN_IF_ERROR(
         Parse(select.BytesAt(0), events.emplace_back(), "event"));
   }
+}
+
+absl::StatusOr<int64_t> SqliteJobStore::LastEventSeq(absl::string_view job_id) {
+  absl::MutexLock hold(&mutex_);
+  FT_ASSIGN_OR_RETURN(
+      SqlStatement select,
+      reader_->Prepare("SELECT max(job_seq) FROM events WHERE job_id = ?"));
+  FT_RETURN_IF_ERROR(select.Text(job_id).Step().status());
+  return select.IntAt(0);
 }
 
 absl::StatusOr<std::optional<StoredReply>> SqliteJobStore::FindReply(

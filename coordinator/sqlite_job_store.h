@@ -46,6 +46,7 @@ class SqliteJobStore : public JobStore {
   absl::StatusOr<std::vector<v1::Event>> ListEvents(absl::string_view job_id,
                                                     int64_t after_seq,
                                                     int limit) override;
+  absl::StatusOr<int64_t> LastEventSeq(absl::string_view job_id) override;
   absl::StatusOr<std::optional<StoredReply>> FindReply(
       absl::string_view principal, absl::string_view request_id) override;
   absl::StatusOr<v1::Artifact> GetArtifact(absl::string_view name) override;

@@ -171,11 +171,22 @@ absl::Status Client::Streamed(
 }
 
 absl::StatusOr<v1::ListMetricsResponse> Client::ListMetrics(
-    const v1::ListMetricsRequest& request) {
-  return Unary<v1::ListMetricsResponse>(
-      token_, [&](auto* context, auto* response) {
-        return stubs_->jobs->ListMetrics(context, request, response);
-      });
+    const std::string& job_id, int64_t after_step) {
+  v1::ListMetricsRequest request;
+  request.set_job_id(job_id);
+  request.set_after_step(after_step);
+  v1::ListMetricsResponse all;
+  while (true) {
+    FT_ASSIGN_OR_RETURN(const v1::ListMetricsResponse page,
+                        Unary<v1::ListMetricsResponse>(
+                            token_, [&](auto* context, auto* response) {
+                              return stubs_->jobs->ListMetrics(context, request,
+                                                               response);
+                            }));
+    all.mutable_points()->MergeFrom(page.points());
+    if (!page.more() || page.points().empty()) return all;
+    request.set_after_step(page.points().rbegin()->step());
+  }
 }
 
 absl::Status Client::WatchJob(
@@ -206,10 +217,20 @@ absl::Status Client::TailLogs(
     const v1::TailLogsRequest& request,
     const std::function<void(const v1::LogLine&)>& on_line) {
   v1::TailLogsRequest now = request;
+  const absl::Time begin = absl::Now();
   std::string last;  // The newest line that was told.
   return Streamed([&](int64_t& received) {
     grpc::ClientContext context;
     Prepare(context, token_, absl::InfiniteDuration());
+    if (request.has_since()) {
+      // An age, as it was when the first call was made.
+      const absl::Duration since = absl::Seconds(request.since().seconds()) +
+                                   absl::Nanoseconds(request.since().nanos()) +
+                                   (absl::Now() - begin);
+      now.mutable_since()->set_seconds(absl::ToInt64Seconds(since));
+      now.mutable_since()->set_nanos(static_cast<int32_t>(
+          absl::ToInt64Nanoseconds(since % absl::Seconds(1))));
+    }
     // Lines have no number: after a break all are read again, and those up to
     // the last one that was told are left out.
     bool is_new = last.empty();
@@ -253,6 +274,15 @@ absl::StatusOr<v1::ListModelsResponse> Client::ListModels() {
       token_, [&](auto* context, auto* response) {
         return stubs_->admin->ListModels(context, {}, response);
       });
+}
+
+absl::Status Client::Probe(absl::Duration timeout) {
+  grpc::ClientContext context;
+  Prepare(context, token_, timeout);
+  // A process that stands still takes connections, and no more.
+  context.set_wait_for_ready(true);
+  v1::ListModelsResponse response;
+  return FromGrpcStatus(stubs_->admin->ListModels(&context, {}, &response));
 }
 
 }  // namespace ft

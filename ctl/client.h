@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "artifact/transfer.h"
 #include "ctl/command.h"
 #include "ft/v1/admin.pb.h"
@@ -37,8 +38,9 @@ class Client {
   absl::Status DeleteJob(const std::string& job_id);
   absl::StatusOr<v1::ListEventsResponse> ListEvents(
       const v1::ListEventsRequest& request);
-  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(
-      const v1::ListMetricsRequest& request);
+  // The points after `after_step`, all pages of them.
+  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(const std::string& job_id,
+                                                      int64_t after_step);
   // Calls on_update for each message until the job has ended or it returns
   // false; goes on by itself after a break.
   absl::Status WatchJob(
@@ -50,6 +52,9 @@ class Client {
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
   absl::StatusOr<v1::WorkerInfo> ReleaseWorker(const std::string& worker_id);
   absl::StatusOr<v1::ListModelsResponse> ListModels();
+  // Whether the coordinator answers at all. DEADLINE_EXCEEDED: not within
+  // `timeout`.
+  absl::Status Probe(absl::Duration timeout);
 
   // Told when a stream broke and is tried again.
   void OnBreak(std::function<void(const absl::Status&)> on_break) {

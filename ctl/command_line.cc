@@ -72,6 +72,7 @@ std::unique_ptr<CLI::App> MakeCommandLine(GlobalOptions& options, int& code) {
       "  ftctl chat --job JOB \"Hi\"        try it",
       "ftctl");
   app->require_subcommand(1);
+  app->option_defaults()->always_capture_default();
   app->fallthrough();
   app->set_version_flag(
       "--version", absl::StrCat("ftctl ", Version(), " (", Revision(), ")"));
@@ -79,10 +80,12 @@ std::unique_ptr<CLI::App> MakeCommandLine(GlobalOptions& options, int& code) {
       "Exit codes: 0 ok  1 error  2 usage  3 invalid job  4 not found  5 "
       "denied\n  6 conflict  7 unavailable  8 timeout  10 job failed  11 "
       "cancelled\n  12 held");
-  app->add_option("--address", options.address, "HOST:PORT of a coordinator")
+  app->add_option("--address", options.address,
+                  "HOST:PORT of a coordinator; default: that of ftctl up")
       ->envname("FTCTL_ADDRESS")
       ->check(CLI::Validator(&CheckAddress, ""));
-  app->add_option("--token_file", options.token_file, "File with the token")
+  app->add_option("--token_file", options.token_file,
+                  "File with the token; default: that of ftctl up")
       ->envname("FTCTL_TOKEN_FILE");
   app->add_option("-o,--output", options.output, "table, json, yaml or name")
       ->check(CLI::IsMember({"table", "json", "yaml", "name"}));

@@ -31,6 +31,17 @@ std::vector<std::string> ArgumentsOf(pid_t pid) {
                         '\0');
 }
 
+// The letter of proc(5); 0: there is no such process.
+char StateOf(pid_t pid) {
+  const absl::StatusOr<std::string> stat =
+      ReadFile(absl::StrCat("/proc/", pid, "/stat"), 4096);
+  if (!stat.ok()) return 0;
+  // "PID (NAME) STATE ..."; the name may hold anything.
+  const size_t at = stat->rfind(") ");
+  return at == std::string::npos || at + 2 >= stat->size() ? 0
+                                                           : (*stat)[at + 2];
+}
+
 // What the daemon tells of its start: its pid and, if exec fails, why.
 struct Birth {
   pid_t pid = 0;
@@ -44,6 +55,7 @@ struct Birth {
   Birth birth{.pid = getpid()};
   // The parent may not be there to read it; then nobody needs it.
   [[maybe_unused]] ssize_t put = write(birth_fd, &birth.pid, sizeof(pid_t));
+  [[maybe_unused]] const int moved = chdir("/");  // Cannot fail.
   const int null = open("/dev/null", O_RDONLY);
   dup2(null, STDIN_FILENO);
   dup2(log, STDOUT_FILENO);
@@ -130,13 +142,13 @@ absl::StatusOr<pid_t> SpawnDaemon(const std::vector<std::string>& argv,
 }
 
 bool IsRunning(pid_t pid) {
-  const absl::StatusOr<std::string> stat =
-      ReadFile(absl::StrCat("/proc/", pid, "/stat"), 4096);
-  if (!stat.ok()) return false;
-  // "PID (NAME) STATE ..."; the name may hold anything.
-  const size_t at = stat->rfind(") ");
-  return at != std::string::npos && at + 2 < stat->size() &&
-         (*stat)[at + 2] != 'Z' && (*stat)[at + 2] != 'X';
+  const char state = StateOf(pid);
+  return state != 0 && state != 'Z' && state != 'X';
+}
+
+bool IsStopped(pid_t pid) {
+  const char state = StateOf(pid);
+  return state == 'T' || state == 't';
 }
 
 void EndProcess(pid_t pid, absl::Duration grace) {

@@ -2,34 +2,16 @@
 
 #include <cstdio>
 
+#include "common/exit_code.h"
 #include "common/grpc_status.h"
 #include "ctl/command.h"
 
 namespace ft {
 
 int ExitCodeOf(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kOk:
-      return 0;
-    case absl::StatusCode::kInvalidArgument:
-      // The second body of one request id is no fault of the job.
-      return ReasonOf(status) == "REQUEST_ID_REUSED" ? 6 : 3;
-    case absl::StatusCode::kNotFound:
-      return 4;
-    case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kUnauthenticated:
-      return 5;
-    case absl::StatusCode::kAlreadyExists:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kAborted:
-      return 6;
-    case absl::StatusCode::kUnavailable:
-      return 7;
-    case absl::StatusCode::kDeadlineExceeded:
-      return 8;
-    default:
-      return 1;
-  }
+  // The second body of one request id is no fault of the job.
+  if (ReasonOf(status) == "REQUEST_ID_REUSED") return 6;
+  return ExitCodeOf(status.code());
 }
 
 int Fail(const absl::Status& status) {

@@ -1,22 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// check, submit, list, get, watch, wait, events, logs, cancel, resume, delete.
+// check, submit, list, get, watch, wait, events, logs, metrics, cancel, resume,
+// delete.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "common/file.h"
+#include "common/grpc_status.h"
 #include "common/id.h"
 #include "ctl/client.h"
 #include "ctl/command.h"
 #include "ctl/output.h"
 #include "ctl/submit.h"
 #include "ctl/watch.h"
+#include "jobspec/from_yaml.h"
 #include "jobspec/to_yaml.h"
+#include "jobspec/yaml_reader.h"
 
 namespace ft {
 namespace {
@@ -28,14 +37,25 @@ struct Arguments {
   bool watch = false;
   bool no_check = false;
   bool follow = false;
-  int rank = -1;
-  int tail = 0;
+  std::optional<int> rank;
+  std::optional<int> tail;
   int limit = 50;
+  int64_t after_step = 0;
+  bool csv = false;
   double timeout_seconds = 0;
   std::string state;       // Of wait --for.
   std::string request_id;  // Empty: a new one.
 };
 Arguments arguments;
+
+// A step of a job's curve. `training` lies in the response that it was read
+// from; null: only an evaluation is stored.
+struct CurveRow {
+  int64_t step = 0;
+  double epoch = 0;
+  const v1::StepMetrics* training = nullptr;
+  std::optional<double> validation_loss;
+};
 
 // A coordinator that restarts is away for less.
 constexpr absl::Duration kOutage = absl::Minutes(1);
@@ -77,6 +97,19 @@ int NothingSubmitted(int code, const absl::Status& status = absl::OkStatus()) {
   return code;
 }
 
+// A model that no worker holds is found late, but stands in the job file.
+absl::Status WithPlace(const absl::Status& status) {
+  if (ReasonOf(status) != "UNKNOWN_MODEL" || arguments.file == "-") {
+    return status;
+  }
+  const std::string text =
+      ReadFile(arguments.file, static_cast<int64_t>(kMaxYamlBytes))
+          .value_or("");
+  return absl::Status(
+      status.code(),
+      FieldPlaces(text, arguments.file).Locate(status.message()));
+}
+
 int Check(const GlobalOptions& options) {
   std::string folder;
   const absl::StatusOr<v1::JobSpec> spec = ReadJobFile(arguments.file, folder);
@@ -107,11 +140,17 @@ int SubmitFile(const GlobalOptions& options) {
     const absl::StatusOr<v1::Job> job =
         Submit(client, *spec, folder, arguments.request_id);
     if (!job.ok()) {
-      const int code = Fail(job.status());
+      const int code = Fail(WithPlace(job.status()));
       // Without an answer nobody knows: the same request_id finds out.
       return code == 7 || code == 8 ? code : NothingSubmitted(code);
     }
-    if (IsMessageOutput(options)) {
+    if (IsMessageOutput(options) && arguments.watch) {
+      // The first of the stream that the watch goes on with, told already here:
+      // whatever becomes of the watch, the id is known.
+      v1::WatchJobResponse first;
+      *first.mutable_job() = *job;
+      PrintStreamed(options, first);
+    } else if (IsMessageOutput(options)) {
       PrintMessage(options, *job);
     } else {
       std::printf("%s\n", job->job_id().c_str());
@@ -188,12 +227,12 @@ int PrintJob(const GlobalOptions& options, const v1::Job& job) {
     return 0;
   }
   const v1::JobStatus& status = job.status();
-  std::vector<std::vector<std::string>> rows = {
+  std::vector<std::pair<std::string, std::string>> rows = {
       {"job", job.job_id()},
       {"name", job.spec().name()},
       {"state", StateName(status.state())}};
   const auto add = [&](const char* name, const std::string& value) {
-    if (!value.empty()) rows.push_back({name, value});
+    if (!value.empty()) rows.emplace_back(name, value);
   };
   add("reason", status.reason());
   add("message", status.message());
@@ -226,9 +265,7 @@ int PrintJob(const GlobalOptions& options, const v1::Job& job) {
     add(absl::StrCat("attempt ", attempt.number()).c_str(), text);
   }
   AddExitReport(status, add);
-  GlobalOptions plain = options;
-  plain.no_headers = true;
-  PrintTable(plain, {"", ""}, rows);
+  PrintFields(rows);
   return 0;
 }
 
@@ -241,7 +278,8 @@ int Get(const GlobalOptions& options) {
 
 // What a job that has ended, or waits for a person, means for who waited for a
 // state.
-int EndedWhileWaiting(const v1::Job& job) {
+int EndedWhileWaiting(const GlobalOptions& options, const v1::Job& job) {
+  if (options.output != "table") PrintJob(options, job);
   const std::string state = StateName(job.status().state());
   std::fprintf(stderr, "%s\n", StateText(job.status()).c_str());
   if (job.status().state() == v1::JOB_STATE_HELD) {
@@ -270,9 +308,11 @@ int Wait(const GlobalOptions& options) {
         state = StateName(job->status().state());
         if (job->status().state() == v1::JOB_STATE_HELD ||
             IsTerminal(job->status().state())) {
-          return EndedWhileWaiting(*job);
+          return EndedWhileWaiting(options, *job);
         }
-        if (state == arguments.state) return 0;
+        if (state == arguments.state) {
+          return options.output == "table" ? 0 : PrintJob(options, *job);
+        }
       } else if (!absl::IsUnavailable(job.status()) ||
                  absl::Now() - heard > kOutage) {
         return Fail(job.status());
@@ -330,8 +370,13 @@ int Logs(const GlobalOptions& options) {
     v1::TailLogsRequest request;
     request.set_job_id(arguments.job);
     request.set_follow(arguments.follow);
-    request.set_tail_lines(arguments.tail);
-    if (arguments.rank >= 0) request.set_rank(arguments.rank);
+    if (arguments.tail == 0) {
+      // No stored line is younger than now.
+      request.mutable_since();
+    } else if (arguments.tail.has_value()) {
+      request.set_tail_lines(*arguments.tail);
+    }
+    if (arguments.rank.has_value()) request.set_rank(*arguments.rank);
     client.OnBreak(&SayBreak);
     const absl::Status status =
         client.TailLogs(request, [&](const v1::LogLine& line) {
@@ -340,6 +385,97 @@ int Logs(const GlobalOptions& options) {
           std::fflush(stdout);
         });
     return status.ok() ? 0 : Fail(status);
+  });
+}
+
+// The training points; an evaluation stands in the row of its step.
+std::vector<CurveRow> CurveOf(const v1::ListMetricsResponse& metrics) {
+  std::vector<CurveRow> rows;
+  for (const v1::StepMetrics& point : metrics.points()) {
+    if (rows.empty() || rows.back().step != point.step()) {
+      rows.push_back({.step = point.step(), .epoch = point.epoch()});
+    }
+    CurveRow& row = rows.back();
+    if (point.has_eval_loss()) {
+      row.validation_loss = point.eval_loss();
+    } else {
+      row.training = &point;
+    }
+  }
+  return rows;
+}
+
+// The shortest text that reads back as the same number.
+std::string Exact(double value) {
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof(text), value).ptr;
+  return std::string(text, end);
+}
+
+void PrintCsv(const std::vector<CurveRow>& rows) {
+  std::printf(
+      "step,epoch,loss,validation_loss,learning_rate,grad_norm,tokens,targets,"
+      "seconds\n");
+  for (const CurveRow& row : rows) {
+    std::vector<std::string> cells(9);
+    cells[0] = absl::StrCat(row.step);
+    cells[1] = Exact(row.epoch);
+    if (const v1::StepMetrics* step = row.training; step != nullptr) {
+      cells[2] = Exact(step->loss());
+      cells[4] = Exact(step->learning_rate());
+      cells[5] = Exact(step->grad_norm());
+      cells[6] = absl::StrCat(step->tokens());
+      cells[7] = absl::StrCat(step->targets());
+      cells[8] = Exact(step->seconds());
+    }
+    if (row.validation_loss) cells[3] = Exact(*row.validation_loss);
+    std::printf("%s\n", absl::StrJoin(cells, ",").c_str());
+  }
+}
+
+void PrintCurve(const GlobalOptions& options,
+                const std::vector<CurveRow>& rows) {
+  std::vector<std::vector<std::string>> table;
+  for (const CurveRow& row : rows) {
+    std::vector<std::string> cells(8);
+    cells[0] = absl::StrCat(row.step);
+    cells[1] = absl::StrFormat("%.2f", row.epoch);
+    if (const v1::StepMetrics* step = row.training; step != nullptr) {
+      cells[2] = absl::StrFormat("%.4f", step->loss());
+      cells[4] = absl::StrFormat("%.2e", step->learning_rate());
+      cells[5] = absl::StrFormat("%.3f", step->grad_norm());
+      cells[6] = absl::StrCat(step->tokens());
+      cells[7] = absl::StrFormat("%.2f", step->seconds());
+    }
+    if (row.validation_loss) {
+      cells[3] = absl::StrFormat("%.4f", *row.validation_loss);
+    }
+    table.push_back(std::move(cells));
+  }
+  PrintTable(options,
+             {"STEP", "EPOCH", "LOSS", "VALIDATION", "RATE", "GRAD NORM",
+              "TOKENS", "SECONDS"},
+             table);
+}
+
+int Metrics(const GlobalOptions& options) {
+  return WithClient(options, [&](Client& client) {
+    const absl::StatusOr<v1::ListMetricsResponse> metrics =
+        client.ListMetrics(arguments.job, arguments.after_step);
+    if (!metrics.ok()) return Fail(metrics.status());
+    const std::vector<CurveRow> rows = CurveOf(*metrics);
+    if (arguments.csv) {
+      PrintCsv(rows);
+    } else if (IsMessageOutput(options)) {
+      PrintMessage(options, *metrics);
+    } else if (options.output == "name") {
+      for (const CurveRow& row : rows) {
+        std::printf("%ld\n", static_cast<long>(row.step));
+      }
+    } else {
+      PrintCurve(options, rows);
+    }
+    return 0;
   });
 }
 
@@ -358,6 +494,7 @@ int Resume(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::StatusOr<v1::Job> job = client.ResumeJob(arguments.job);
     if (!job.ok()) return Fail(job.status());
+    if (options.output != "table") return PrintJob(options, *job);
     std::fprintf(stderr, "%s %s, from step %ld\n", job->job_id().c_str(),
                  StateName(job->status().state()).c_str(),
                  static_cast<long>(job->status().checkpoint_step()));
@@ -369,7 +506,9 @@ int Delete(const GlobalOptions& options) {
   return WithClient(options, [&](Client& client) {
     const absl::Status status = client.DeleteJob(arguments.job);
     if (!status.ok()) return Fail(status);
-    if (options.output == "name") {
+    if (IsMessageOutput(options)) {
+      PrintValue(options, {{"deleted", arguments.job}});
+    } else if (options.output == "name") {
       std::printf("%s\n", arguments.job.c_str());
     } else {
       std::fprintf(stderr, "%s deleted\n", arguments.job.c_str());
@@ -411,7 +550,9 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
 
   command = add("submit",
                 "Queue a job, print its id\n\n  ftctl submit job.yaml --watch\n"
-                "  JOB=$(ftctl submit job.yaml -o name)",
+                "  JOB=$(ftctl submit job.yaml -o name)\n"
+                "  ftctl submit job.yaml --watch -o json   the messages of "
+                "watch, one a line",
                 SubmitFile);
   command->add_option("file", arguments.file, "Job file, or - for stdin")
       ->required();
@@ -455,9 +596,11 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
                     Wait));
   command
       ->add_option("--timeout", arguments.timeout_seconds,
-                   "Seconds; then exit 8")
+                   "Seconds, then exit 8; 0: for ever")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--for", arguments.state, "Return in this state already")
+  command
+      ->add_option("--for", arguments.state,
+                   "Return in this state already; default: when it has ended")
       ->transform(CLI::IsMember(StateNames(), CLI::ignore_case));
   takes_job(add("events",
                 "What happened to a job\n\n  ftctl events JOB\n"
@@ -468,16 +611,30 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
                           "  ftctl logs JOB --rank 1 --tail 20",
                           Logs));
   command->add_flag("-f,--follow", arguments.follow, "Until the job ends");
-  command->add_option("--rank", arguments.rank, "Only this rank")
+  command->add_option("--rank", arguments.rank, "Only this rank; default: all")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--tail", arguments.tail, "Only the last so many lines")
+  command
+      ->add_option("--tail", arguments.tail,
+                   "Only the last so many lines, and with -f what comes; "
+                   "default: all")
       ->check(CLI::NonNegativeNumber);
+  command = takes_job(add("metrics",
+                          "A job's curve: loss, validation loss, rate of each "
+                          "step\n\n  ftctl metrics JOB\n"
+                          "  ftctl metrics JOB --csv > curve.csv\n"
+                          "  ftctl metrics JOB --after 1000 -o json",
+                          Metrics));
+  command
+      ->add_option("--after", arguments.after_step, "Only steps after this one")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--csv", arguments.csv,
+                    "Comma-separated, every digit; whatever -o says");
   takes_job(add("cancel",
                 "Stop a job for good; its checkpoints stay\n\n"
                 "  ftctl cancel JOB",
                 Cancel));
   takes_job(add("resume",
-                "Let a held job go on from its last checkpoint\n\n"
+                "Let a held or failed job go on from its last checkpoint\n\n"
                 "  ftctl resume JOB",
                 Resume));
   takes_job(add("delete",

@@ -11,6 +11,7 @@
 #include "ctl/command.h"
 #include "ctl/completion.h"
 #include "ctl/output.h"
+#include "ctl/paths.h"
 #include "ctl/service.h"
 
 namespace ft {
@@ -24,16 +25,40 @@ int PrintVersion(const GlobalOptions& options) {
   const nlohmann::ordered_json version = {
       {"version", std::string(Version())},
       {"revision", std::string(Revision())}};
-  if (options.output == "json") {
-    std::printf("%s\n", version.dump(1).c_str());
-  } else if (options.output == "yaml") {
-    std::fputs(YamlOf(version).c_str(), stdout);
+  if (IsMessageOutput(options)) {
+    PrintValue(options, version);
   } else if (options.output == "name") {
     std::printf("%s\n", std::string(Version()).c_str());
   } else {
     std::printf("ftctl %s (%s)\n", std::string(Version()).c_str(),
                 std::string(Revision()).c_str());
   }
+  return 0;
+}
+
+int Up(const GlobalOptions& options, int workers) {
+  const absl::StatusOr<RunningService> service = StartService(workers, Say);
+  if (!service.ok()) return Fail(service.status());
+  const auto running = static_cast<int>(service->workers.size());
+  Say(absl::StrCat("ready: a coordinator and ", running, " worker",
+                   running == 1 ? "" : "s"));
+  if (running > workers) {
+    Say("up stops no worker; for fewer: ftctl down, then ftctl up again");
+  }
+  if (IsMessageOutput(options)) {
+    PrintValue(options, {{"client_address", service->client_address},
+                         {"http_address", service->http_address},
+                         {"token_file", AdminTokenFile()},
+                         {"workers", service->workers}});
+  }
+  return 0;
+}
+
+int Down(const GlobalOptions& options, absl::Duration grace) {
+  const absl::StatusOr<std::vector<std::string>> stopped =
+      StopService(grace, Say);
+  if (!stopped.ok()) return Fail(stopped.status());
+  if (IsMessageOutput(options)) PrintValue(options, {{"stopped", *stopped}});
   return 0;
 }
 
@@ -49,19 +74,7 @@ void AddLocalCommands(CLI::App& app, GlobalOptions& options, int& code) {
   command->group("Cluster");
   command->add_option("--workers", workers, "Workers of one slot each")
       ->check(CLI::Range(1, 256));
-  command->callback([&code] {
-    const absl::Status status = StartService(workers, Say);
-    if (!status.ok()) {
-      code = Fail(status);
-      return;
-    }
-    const int running = CountWorkers();
-    Say(absl::StrCat("ready: a coordinator and ", running, " worker",
-                     running == 1 ? "" : "s"));
-    if (running > workers) {
-      Say("up stops no worker; for fewer: ftctl down, then ftctl up again");
-    }
-  });
+  command->callback([&] { code = Up(options, workers); });
 
   static int grace = 30;
   command = app.add_subcommand(
@@ -71,10 +84,7 @@ void AddLocalCommands(CLI::App& app, GlobalOptions& options, int& code) {
   command->group("Cluster");
   command->add_option("--grace", grace, "Seconds before they are killed")
       ->check(CLI::Range(0, 3600));
-  command->callback([&code] {
-    const absl::Status status = StopService(absl::Seconds(grace), Say);
-    if (!status.ok()) code = Fail(status);
-  });
+  command->callback([&] { code = Down(options, absl::Seconds(grace)); });
 
   command = app.add_subcommand(
       "version", "Which ftctl this is\n\n  ftctl version -o json");

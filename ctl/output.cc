@@ -9,10 +9,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/check.h"
@@ -35,6 +37,16 @@ std::string YamlKey(const std::string& key) {
   return is_plain && !is_word ? key : nlohmann::json(key).dump();
 }
 
+// What is no UTF-8, such as the name of a folder, is replaced.
+std::string Dump(const nlohmann::ordered_json& value, int indent) {
+  return value.dump(indent, ' ', /*ensure_ascii=*/false,
+                    nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string YamlScalar(const nlohmann::ordered_json& value) {
+  return Dump(value, /*indent=*/-1);
+}
+
 void AppendYaml(const nlohmann::ordered_json& value, int indent,
                 std::string& out) {
   const std::string pad(indent, ' ');
@@ -48,7 +60,7 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
         out += "\n";
         AppendYaml(child, indent + 2, out);
       } else {
-        absl::StrAppend(&out, " ", child.dump(), "\n");
+        absl::StrAppend(&out, " ", YamlScalar(child), "\n");
       }
     }
   } else if (value.is_array()) {
@@ -58,12 +70,32 @@ void AppendYaml(const nlohmann::ordered_json& value, int indent,
         AppendYaml(child, indent + 2, inner);
         absl::StrAppend(&out, pad, "- ", inner.substr(indent + 2));
       } else {
-        absl::StrAppend(&out, pad, "- ", child.dump(), "\n");
+        absl::StrAppend(&out, pad, "- ", YamlScalar(child), "\n");
       }
     }
   } else {
-    absl::StrAppend(&out, pad, value.dump(), "\n");
+    absl::StrAppend(&out, pad, YamlScalar(value), "\n");
   }
+}
+
+// What would move the cursor is a blank.
+std::string Printable(absl::string_view text) {
+  std::string printable(text);
+  for (char& c : printable) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
+  }
+  return printable;
+}
+
+std::string OnOneLine(absl::string_view cell) {
+  const std::vector<absl::string_view> lines =
+      absl::StrSplit(cell, '\n', absl::SkipWhitespace());
+  if (lines.empty()) return "";
+  const size_t more = lines.size() - 1;
+  return absl::StrCat(Printable(lines[0]),
+                      more == 0 ? ""
+                                : absl::StrCat(" (and ", more, " more line",
+                                               more == 1 ? "" : "s", ")"));
 }
 
 // https://no-color.org: set to anything but nothing.
@@ -94,7 +126,11 @@ std::string YamlOf(const nlohmann::ordered_json& value) {
 
 void PrintTable(const GlobalOptions& options,
                 const std::vector<std::string>& header,
-                const std::vector<std::vector<std::string>>& rows) {
+                const std::vector<std::vector<std::string>>& cells) {
+  std::vector<std::vector<std::string>> rows = cells;
+  for (auto& row : rows) {
+    for (std::string& cell : row) cell = OnOneLine(cell);
+  }
   std::vector<size_t> widths(header.size());
   const auto widen = [&](const std::vector<std::string>& row) {
     for (size_t i = 0; i < row.size(); ++i) {
@@ -119,6 +155,23 @@ void PrintTable(const GlobalOptions& options,
   for (const auto& row : rows) std::printf("%s\n", print(row).c_str());
 }
 
+void PrintFields(
+    const std::vector<std::pair<std::string, std::string>>& fields) {
+  size_t width = 0;
+  for (const auto& [name, value] : fields) {
+    width = std::max(width, name.size());
+  }
+  for (const auto& [name, value] : fields) {
+    absl::string_view label = name;
+    for (const absl::string_view line :
+         absl::StrSplit(absl::StripTrailingAsciiWhitespace(value), '\n')) {
+      std::printf("%-*s  %s\n", static_cast<int>(width),
+                  std::string(std::exchange(label, "")).c_str(),
+                  Printable(line).c_str());
+    }
+  }
+}
+
 void PrintMessage(const GlobalOptions& options,
                   const google::protobuf::Message& message) {
   if (options.output == "yaml") {
@@ -127,6 +180,15 @@ void PrintMessage(const GlobalOptions& options,
         stdout);
   } else {
     std::fputs(JsonOf(message, true).c_str(), stdout);
+  }
+}
+
+void PrintValue(const GlobalOptions& options,
+                const nlohmann::ordered_json& value) {
+  if (options.output == "yaml") {
+    std::fputs(YamlOf(value).c_str(), stdout);
+  } else {
+    std::printf("%s\n", Dump(value, /*indent=*/1).c_str());
   }
 }
 

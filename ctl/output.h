@@ -9,6 +9,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ctl/command.h"
@@ -17,10 +18,16 @@
 namespace ft {
 
 // Columns as wide as their widest cell; the header in bold on a terminal,
-// unless NO_COLOR is set.
+// unless NO_COLOR is set. A row is a line: of a cell with more than one, the
+// first is shown and the others are counted.
 void PrintTable(const GlobalOptions& options,
                 const std::vector<std::string>& header,
                 const std::vector<std::vector<std::string>>& rows);
+
+// Names and values, one below the other; further lines of a value stand below
+// its first.
+void PrintFields(
+    const std::vector<std::pair<std::string, std::string>>& fields);
 
 // Whether the result is wanted as a whole message.
 inline bool IsMessageOutput(const GlobalOptions& options) {
@@ -34,6 +41,10 @@ void PrintMessage(const GlobalOptions& options,
 // One message of many: a line of JSON, or a document of YAML; flushed.
 void PrintStreamed(const GlobalOptions& options,
                    const google::protobuf::Message& message);
+
+// A result that no message stands for: JSON, or the same as YAML.
+void PrintValue(const GlobalOptions& options,
+                const nlohmann::ordered_json& value);
 
 // Block style; every text quoted.
 std::string YamlOf(const nlohmann::ordered_json& value);

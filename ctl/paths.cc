@@ -6,15 +6,24 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 #include "common/file.h"
 
 namespace ft {
 namespace {
 
+// The daemons that get these paths have another working folder.
+std::string Absolute(const std::string& path) {
+  std::error_code error;  // There is no working folder any more.
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  return error ? path : absolute.string();
+}
+
 std::string HomeDir() {
   if (const char* home = std::getenv("HOME"); home != nullptr && *home) {
-    return home;
+    return Absolute(home);
   }
   const passwd* user = getpwuid(getuid());
   return user != nullptr && user->pw_dir != nullptr ? user->pw_dir : "/";
@@ -38,7 +47,9 @@ std::string ProgramDir() {
 }
 
 std::string ModelRootDir() {
-  if (const char* root = std::getenv("FT_MODEL_ROOT")) return root;
+  if (const char* root = std::getenv("FT_MODEL_ROOT")) {
+    return Absolute(root);
+  }
   return JoinPath(DataHome(), "models");
 }
 

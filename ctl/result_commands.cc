@@ -6,9 +6,11 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "common/bytes.h"
 #include "common/digest.h"
 #include "common/file.h"
@@ -57,10 +59,15 @@ absl::Status CheckNothingIsReplaced(const v1::Manifest& manifest,
       "with --force"));
 }
 
+// Told of a file of a result that is there now.
+using OnFile =
+    std::function<void(const v1::FileEntry& file, const std::string& path)>;
+
 // Fetches the job's adapter into `dir`; files that are there with their digest
-// are kept.
+// are kept. Without `on_file` nothing is said.
 absl::Status FetchResult(Client& client, const v1::Job& job,
-                         const std::string& dir, bool quiet, bool replaces) {
+                         const std::string& dir, bool replaces,
+                         const OnFile& on_file) {
   if (job.status().artifact_manifest_sha256().empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
         job.job_id(), " is ", StateName(job.status().state()),
@@ -79,33 +86,44 @@ absl::Status FetchResult(Client& client, const v1::Job& job,
     const std::string path = JoinPath(dir, file.path());
     FT_RETURN_IF_ERROR(MakeDirs(DirName(path)));
     if (!IsThere(path, file)) {
-      FT_RETURN_IF_ERROR(client.artifacts().Download(
-                             file.sha256(), file.bytes(), path,
-                             [&](int64_t done, int64_t total) {
-                               if (is_terminal && !quiet && total > (8 << 20)) {
-                                 std::fprintf(stderr, "\r%s of %s ",
-                                              FormatBytes(done).c_str(),
-                                              FormatBytes(total).c_str());
-                               }
-                             }),
-                         file.path());
+      FT_RETURN_IF_ERROR(
+          client.artifacts().Download(
+              file.sha256(), file.bytes(), path,
+              [&](int64_t done, int64_t total) {
+                if (is_terminal && on_file && total > (8 << 20)) {
+                  std::fprintf(stderr, "\r%s of %s ", FormatBytes(done).c_str(),
+                               FormatBytes(total).c_str());
+                }
+              }),
+          file.path());
     }
-    if (!quiet) std::printf("%s\n", path.c_str());
+    if (on_file) on_file(file, path);
   }
   return absl::OkStatus();
 }
 
 int Fetch(const GlobalOptions& options) {
+  const std::string& dir =
+      arguments.dir.empty() ? arguments.job : arguments.dir;
+  nlohmann::ordered_json files = nlohmann::ordered_json::array();
+  const auto tell = [&](const v1::FileEntry& file, const std::string& path) {
+    if (!IsMessageOutput(options)) std::printf("%s\n", path.c_str());
+    files.push_back(
+        {{"path", path}, {"bytes", file.bytes()}, {"sha256", file.sha256()}});
+  };
   const auto fetch = [&]() -> absl::Status {
     FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                         Client::Connect(options));
     FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
-    return FetchResult(*client, job,
-                       arguments.dir.empty() ? arguments.job : arguments.dir,
-                       /*quiet=*/false, arguments.force);
+    return FetchResult(*client, job, dir, arguments.force, tell);
   };
   const absl::Status status = fetch();
-  return status.ok() ? 0 : Fail(status);
+  if (!status.ok()) return Fail(status);
+  if (IsMessageOutput(options)) {
+    PrintValue(options,
+               {{"job_id", arguments.job}, {"dir", dir}, {"files", files}});
+  }
+  return 0;
 }
 
 absl::StatusOr<std::string> ModelDir(const std::string& name) {
@@ -118,15 +136,17 @@ absl::StatusOr<std::string> ModelDir(const std::string& name) {
 }
 
 int Chat(const GlobalOptions& options) {
+  const std::string prompt = absl::StrJoin(arguments.text, " ");
+  std::string model = arguments.model;
   const auto prepare = [&](std::vector<std::string>& words) -> absl::Status {
-    std::string model = arguments.model, adapter;
+    std::string adapter;
     if (!arguments.job.empty()) {
       FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                           Client::Connect(options));
       FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
       adapter = JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
-      FT_RETURN_IF_ERROR(FetchResult(*client, job, adapter, /*quiet=*/true,
-                                     /*replaces=*/true));
+      FT_RETURN_IF_ERROR(FetchResult(*client, job, adapter,
+                                     /*replaces=*/true, /*on_file=*/nullptr));
       model = job.spec().model().base();
     }
     FT_ASSIGN_OR_RETURN(const std::string dir, ModelDir(model));
@@ -138,17 +158,29 @@ int Chat(const GlobalOptions& options) {
     }
     if (arguments.sample) words.push_back("--sample");
     words.push_back("--");
-    words.push_back(absl::StrJoin(arguments.text, " "));
+    words.push_back(prompt);
     return absl::OkStatus();
   };
   std::vector<std::string> words;
   const absl::Status status = prepare(words);
   if (!status.ok()) return Fail(status);
-  const absl::StatusOr<int> code = RunTrainProgram(words);
-  return code.ok() ? *code : Fail(code.status());
+  const bool as_value = IsMessageOutput(options);
+  std::string answer;
+  const absl::StatusOr<int> code =
+      RunTrainProgram(words, as_value ? &answer : nullptr);
+  if (!code.ok()) return Fail(code.status());
+  if (*code == 0 && as_value) {
+    nlohmann::ordered_json value;
+    if (!arguments.job.empty()) value["job_id"] = arguments.job;
+    value["model"] = model;
+    value["prompt"] = prompt;
+    value["answer"] = absl::StripSuffix(answer, "\n");
+    PrintValue(options, value);
+  }
+  return *code;
 }
 
-int ImportModelCommand() {
+int ImportModelCommand(const GlobalOptions& options) {
   if (!IsModelName(arguments.name)) {
     std::fprintf(stderr,
                  "--name \"%s\" is no name; use a-z, 0-9, '.', '_' and '-'\n",
@@ -167,8 +199,13 @@ int ImportModelCommand() {
   const absl::StatusOr<int> code =
       RunTrainProgram({"import", arguments.source, target});
   if (!code.ok()) return Fail(code.status());
-  if (*code == 0) std::printf("%s\n", arguments.name.c_str());
-  return *code;
+  if (*code != 0) return *code;
+  if (IsMessageOutput(options)) {
+    PrintValue(options, {{"name", arguments.name}, {"path", target}});
+  } else {
+    std::printf("%s\n", arguments.name.c_str());
+  }
+  return 0;
 }
 
 int ListModels(const GlobalOptions& options) {
@@ -244,6 +281,10 @@ int ReleaseWorker(const GlobalOptions& options) {
   const absl::StatusOr<v1::WorkerInfo> worker =
       (*client)->ReleaseWorker(arguments.name);
   if (!worker.ok()) return Fail(worker.status());
+  if (IsMessageOutput(options)) {
+    PrintMessage(options, *worker);
+    return 0;
+  }
   std::fprintf(stderr, "%s %s\n", worker->worker_id().c_str(),
                WorkerStateName(worker->state()).c_str());
   return 0;
@@ -276,7 +317,9 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
       ->add_option("--max_new_tokens", arguments.max_new_tokens,
                    "At most so many tokens")
       ->check(CLI::Range(1, 1 << 20));
-  command->add_option("text", arguments.text, "What to say")->required();
+  command->add_option("text", arguments.text, "What to say")
+      ->required()
+      ->default_str("");
   command->callback([&] {
     if (arguments.job.empty() && arguments.model.empty()) {
       throw CLI::ValidationError("chat needs --job or --model");
@@ -297,7 +340,7 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
   command->add_option("source", arguments.source, "GGUF file or HF directory")
       ->required();
   command->add_option("--name", arguments.name, "Its name")->required();
-  command->callback([&] { code = ImportModelCommand(); });
+  command->callback([&] { code = ImportModelCommand(options); });
   command = model->add_subcommand(
       "ls", "Models under the model root\n\n  ftctl model ls -o name");
   command->callback([&] { code = ListModels(options); });

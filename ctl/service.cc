@@ -35,6 +35,9 @@ namespace {
 constexpr absl::Duration kReadyTimeout = absl::Seconds(60);
 // What runs but is not known by its endpoint file gets so long to write it.
 constexpr absl::Duration kEndpointTimeout = absl::Seconds(15);
+// A coordinator that is well answers within milliseconds; a busy machine or a
+// slow disk may make it seconds.
+constexpr absl::Duration kAnswerTimeout = absl::Seconds(10);
 constexpr char kCoordinator[] = "ft-coordinator";
 constexpr char kWorker[] = "ft-worker";
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
@@ -97,6 +100,34 @@ absl::Status AwaitEndpoint(const std::string& name, pid_t pid,
     absl::SleepFor(kPoll);
   }
   return absl::OkStatus();
+}
+
+absl::Status ProbeCoordinator() {
+  FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                      Client::Connect({}));
+  return client->Probe(kAnswerTimeout);
+}
+
+// FAILED_PRECONDITION: the daemon over `data_dir` runs, but stands still.
+absl::Status CheckItIsNotStopped(const std::string& name,
+                                 const std::string& program,
+                                 const std::string& data_dir) {
+  const std::optional<DaemonProcess> process = FindDaemon(program, data_dir);
+  if (!process.has_value() || !IsStopped(process->pid)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(name, " is stopped; let it go on with: kill -CONT ",
+                   process->pid, ", or end the service with: ftctl down"));
+}
+
+// DEADLINE_EXCEEDED: the coordinator runs and says nothing.
+absl::Status CheckCoordinatorAnswers() {
+  absl::Status status = ProbeCoordinator();
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  return absl::DeadlineExceededError(
+      absl::StrCat("the coordinator runs, but has not answered for ",
+                   absl::FormatDuration(kAnswerTimeout), "; its log is ",
+                   JoinPath(ServiceDir(), "coordinator.log"),
+                   "; end it with: ftctl down, then ftctl up again"));
 }
 
 // Whether the daemon runs and can be reached. One whose `up` was interrupted is
@@ -249,48 +280,83 @@ std::vector<DaemonProcess> OwnDaemons(
   return own;
 }
 
+// Any answer but silence is one.
+bool IsCoordinatorThere() {
+  if (OwnDaemons({kCoordinator}).empty()) return false;
+  const absl::Status status = ProbeCoordinator();
+  return !absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status);
+}
+
 }  // namespace
 
-absl::Status StartService(int workers, void (*say)(const std::string&)) {
+absl::StatusOr<RunningService> StartService(int workers,
+                                            void (*say)(const std::string&)) {
   FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
   FT_RETURN_IF_ERROR(MakeDirs(ModelRootDir()));
-  if (!IsThere("the coordinator", kCoordinator, CoordinatorDir(),
-               CoordinatorEndpoint())) {
+  FT_RETURN_IF_ERROR(
+      CheckItIsNotStopped("the coordinator", kCoordinator, CoordinatorDir()));
+  if (IsThere("the coordinator", kCoordinator, CoordinatorDir(),
+              CoordinatorEndpoint())) {
+    FT_RETURN_IF_ERROR(CheckCoordinatorAnswers());
+  } else {
     FT_RETURN_IF_ERROR(StartCoordinator());
     say("coordinator started");
   }
   for (int i = 1; i <= workers; ++i) {
     const std::string name = absl::StrCat("w-", i);
+    FT_RETURN_IF_ERROR(CheckItIsNotStopped(absl::StrCat("worker ", name),
+                                           kWorker, WorkerDir(name)));
     EndIfItDialsAnother(name);
     if (IsThere(name, kWorker, WorkerDir(name), WorkerEndpoint(name))) continue;
     FT_RETURN_IF_ERROR(StartWorker(name));
     say(absl::StrCat("worker ", name, " started"));
   }
-  return AwaitWorkers(workers);
+  FT_RETURN_IF_ERROR(AwaitWorkers(workers));
+  const nlohmann::json endpoint = ReadEndpoint(CoordinatorEndpoint());
+  RunningService service{.client_address = endpoint.value("client_address", ""),
+                         .http_address = endpoint.value("http_address", "")};
+  for (const DaemonProcess& worker : OwnDaemons({kWorker})) {
+    service.workers.push_back(BaseName(worker.data_dir));
+  }
+  std::sort(service.workers.begin(), service.workers.end());
+  return service;
 }
 
-int CountWorkers() { return static_cast<int>(OwnDaemons({kWorker}).size()); }
-
-absl::Status StopService(absl::Duration grace,
-                         void (*say)(const std::string&)) {
+absl::StatusOr<std::vector<std::string>> StopService(
+    absl::Duration grace, void (*say)(const std::string&)) {
   FT_ASSIGN_OR_RETURN(const UniqueFd lock, LockService(say));
   const std::vector<DaemonProcess> processes =
       OwnDaemons({kWorker, kCoordinator});
   if (processes.empty()) say("nothing was up");
+  // Who stands still hears nothing else.
+  for (const DaemonProcess& process : processes) kill(process.pid, SIGCONT);
+  const auto is_worker = [](const DaemonProcess& process) {
+    return process.program == kWorker;
+  };
+  absl::Duration worker_grace = grace;
+  if (std::any_of(processes.begin(), processes.end(), is_worker) &&
+      !IsCoordinatorThere()) {
+    // Nobody would take what they store. Killed, they leave their snapshots.
+    say("no coordinator answers: the workers are ended at once");
+    worker_grace = absl::ZeroDuration();
+  }
+  std::vector<std::string> stopped;
   // Workers first, all at once: they store what they can while the coordinator
   // lives. Each is asked once: a second request means "at once".
   for (const char* program : {kWorker, kCoordinator}) {
     for (const DaemonProcess& process : processes) {
       if (process.program == program) kill(process.pid, SIGTERM);
     }
-    const absl::Time deadline = absl::Now() + grace;
+    const absl::Time deadline =
+        absl::Now() + (program == kWorker ? worker_grace : grace);
     for (const DaemonProcess& process : processes) {
       if (process.program != program) continue;
       EndProcess(process.pid, deadline - absl::Now());
-      say(absl::StrCat(BaseName(process.data_dir), " stopped"));
+      stopped.push_back(BaseName(process.data_dir));
+      say(absl::StrCat(stopped.back(), " stopped"));
     }
   }
-  return absl::OkStatus();
+  return stopped;
 }
 
 }  // namespace ft

@@ -6,20 +6,26 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 namespace ft {
 
+struct RunningService {
+  std::string client_address;
+  std::string http_address;
+  std::vector<std::string> workers;  // All that run, whoever asked for them.
+};
+
 // Starts what does not run and waits until it is ready. `say` is told of each.
 // An error names the daemon that did not start and what its log ends with.
-absl::Status StartService(int workers, void (*say)(const std::string&));
+absl::StatusOr<RunningService> StartService(int workers,
+                                            void (*say)(const std::string&));
 
-// Workers of it that run, whoever asked for them.
-int CountWorkers();
-
-// Asks all to stop, then insists.
-absl::Status StopService(absl::Duration grace, void (*say)(const std::string&));
+// Asks all to stop, then insists; returns the names of those that ran.
+absl::StatusOr<std::vector<std::string>> StopService(
+    absl::Duration grace, void (*say)(const std::string&));
 
 }  // namespace ft

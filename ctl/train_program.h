@@ -14,7 +14,9 @@ namespace ft {
 // NOT_FOUND: ft-train is not installed beside ftctl.
 absl::StatusOr<std::string> FindTrainProgram();
 
-// Runs it and returns its exit code. Its output goes where ours goes.
-absl::StatusOr<int> RunTrainProgram(const std::vector<std::string>& words);
+// Runs it and returns its exit code. Its output goes where ours goes; with
+// `output` what it prints goes there instead.
+absl::StatusOr<int> RunTrainProgram(const std::vector<std::string>& words,
+                                    std::string* output = nullptr);
 
 }  // namespace ft

@@ -111,6 +111,8 @@ class RowReader {
                                         kMaxJsonDepth, " levels"));
       case JsonFault::Kind::kEncoding:
         return Bad(offset, "not valid UTF-8");
+      case JsonFault::Kind::kDuplicate:
+        return Bad(offset, "this key stands twice in its object; remove one");
       case JsonFault::Kind::kSyntax:
         return Bad(offset, "not valid JSON");
     }

@@ -12,9 +12,29 @@
 namespace ft {
 namespace {
 
+enum class OnDuplicate { kFault, kTakeLast };
+
+// Where the `count`th key of `text` begins, which is JSON up to there: keys are
+// the strings before a colon.
+size_t OffsetOfKey(absl::string_view text, int64_t count) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '"') continue;
+    const size_t begin = i;
+    for (++i; i < text.size() && text[i] != '"'; ++i) {
+      if (text[i] == '\\') ++i;
+    }
+    const size_t next = text.find_first_not_of(" \t\r\n", i + 1);
+    if (next != absl::string_view::npos && text[next] == ':' && --count == 0) {
+      return begin;
+    }
+  }
+  return text.size();
+}
+
 class TreeBuilder : public nlohmann::json_sax<Json> {
  public:
-  explicit TreeBuilder(Json& root) : root_(root) {}
+  TreeBuilder(absl::string_view text, OnDuplicate on_duplicate, Json& root)
+      : text_(text), on_duplicate_(on_duplicate), root_(root) {}
 
   bool null() override { return Leaf(nullptr); }
   bool boolean(bool value) override { return Leaf(value); }
@@ -31,8 +51,15 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
   bool end_array() override { return Close(); }
 
   bool key(string_t& name) override {
-    open_.back().key = std::move(name);
-    return true;
+    Level& level = open_.back();
+    level.key = std::move(name);
+    ++keys_;
+    if (on_duplicate_ == OnDuplicate::kTakeLast) return true;
+    const Members& members = level.node->get_ref<Json::object_t&>();
+    if (PlaceOf(level, members) == members.size()) return true;
+    fault_ = {.kind = JsonFault::Kind::kDuplicate,
+              .offset = OffsetOfKey(text_, keys_)};
+    return false;
   }
 
   bool parse_error(size_t bytes_read, const std::string&,
@@ -107,23 +134,31 @@ class TreeBuilder : public nlohmann::json_sax<Json> {
     return level.index.emplace(level.key, members.size()).first->second;
   }
 
+  const absl::string_view text_;
+  const OnDuplicate on_duplicate_;
   Json& root_;
   std::vector<Level> open_;
+  int64_t keys_ = 0;  // Of the text so far.
   JsonFault fault_;
 };
 
-}  // namespace
-
-std::optional<JsonFault> ParseJsonTree(absl::string_view text, Json& tree) {
-  TreeBuilder builder(tree);
+std::optional<JsonFault> Parse(absl::string_view text, OnDuplicate on_duplicate,
+                               Json& tree) {
+  TreeBuilder builder(text, on_duplicate, tree);
   if (Json::sax_parse(text.begin(), text.end(), &builder)) return std::nullopt;
   tree = Json(Json::value_t::discarded);
   return builder.fault();
 }
 
+}  // namespace
+
+std::optional<JsonFault> ParseJsonTree(absl::string_view text, Json& tree) {
+  return Parse(text, OnDuplicate::kFault, tree);
+}
+
 Json ParseJsonText(absl::string_view text) {
   Json tree;
-  ParseJsonTree(text, tree);
+  Parse(text, OnDuplicate::kTakeLast, tree);
   return tree;
 }
 

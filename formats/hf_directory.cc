@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "common/digest.h"
 #include "common/file.h"
+#include "common/regular_file.h"
 #include "common/status.h"
 
 namespace ft {
@@ -111,6 +112,9 @@ absl::StatusOr<std::vector<std::string>> ModelFileNames(
     names.push_back("tokenizer.model");
   }
   std::sort(names.begin(), names.end());
+  for (const std::string& name : names) {
+    FT_RETURN_IF_ERROR(CheckIsRegularFile(JoinPath(dir, name)));
+  }
   return names;
 }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "common/file.h"
+#include "common/regular_file.h"
 #include "common/status.h"
 #include "formats/config_reader.h"
 #include "formats/json.h"
@@ -426,7 +427,7 @@ absl::StatusOr<ModelSpec> ParseModelSpec(absl::string_view config_json,
 absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& config_path,
                                         std::vector<std::string>* warnings) {
   FT_ASSIGN_OR_RETURN(const std::string text,
-                      ReadFile(config_path, kMaxConfigBytes));
+                      ReadRegularFile(config_path, kMaxConfigBytes));
   FT_ASSIGN_OR_RETURN(ModelSpec spec, ParseModelSpec(text, warnings),
                       config_path);
   return spec;

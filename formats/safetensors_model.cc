@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "common/file.h"
+#include "common/regular_file.h"
 #include "common/status.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
@@ -28,7 +29,8 @@ bool IsPlainName(const std::string& name) {
 }
 
 absl::StatusOr<WeightMap> ReadIndex(const std::string& path) {
-  FT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxIndexBytes));
+  FT_ASSIGN_OR_RETURN(const std::string text,
+                      ReadRegularFile(path, kMaxIndexBytes));
   FT_ASSIGN_OR_RETURN(const nlohmann::json index, ParseJson(text), path);
   if (!index.is_object() || !index.contains("weight_map") ||
       !index["weight_map"].is_object()) {

@@ -10,12 +10,14 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/file.h"
 #include "jobspec/defaults.h"
 #include "jobspec/internal_fields.h"
@@ -377,6 +379,14 @@ void Reader::ReadSingle(const YamlNode& node, const std::string& path,
           return;
         }
       }
+      if (type.full_name() == "ft.v1.DataFormat" &&
+          (node.scalar == "csv" || node.scalar == "parquet")) {
+        return Wrong(node, path,
+                     absl::StrCat(Describe(node),
+                                  " is not supported yet; convert the file to "
+                                  "JSON Lines, and write alpaca, sharegpt or "
+                                  "openai"));
+      }
       return Wrong(node, path,
                    absl::StrCat(Describe(node), " is unknown",
                                 DidYouMean(node.scalar, words, violations_)));
@@ -409,6 +419,21 @@ void SpecFromYaml(const YamlNode& root, v1::JobSpec& spec,
 
 namespace {
 
+// What other trainers read and we do not, by the file's name; read as JSON each
+// of its lines would be an error.
+std::string UnsupportedKind(absl::string_view file) {
+  static constexpr std::pair<absl::string_view, absl::string_view> kKinds[] = {
+      {".csv", "CSV"},
+      {".tsv", "TSV"},
+      {".parquet", "Parquet"},
+      {".arrow", "Arrow"},
+      {".txt", "plain text"}};
+  for (const auto& [ending, kind] : kKinds) {
+    if (absl::EndsWithIgnoreCase(file, ending)) return std::string(kind);
+  }
+  return "";
+}
+
 void CheckFile(const std::string& folder, const std::string& path,
                const std::string& field, Violations& violations) {
   // Without a path, or with a URL, there is a complaint already.
@@ -419,6 +444,11 @@ void CheckFile(const std::string& folder, const std::string& path,
                                        "; paths are relative to the job file"));
   } else if (IsDirectory(file)) {
     violations.Add(field, absl::StrCat(file, " is a folder; name a file"));
+  } else if (const std::string kind = UnsupportedKind(file); !kind.empty()) {
+    violations.Add(field,
+                   absl::StrCat(file, ": ", kind,
+                                " is not supported yet; convert it to JSON "
+                                "or JSON Lines"));
   } else if (!std::filesystem::is_regular_file(file)) {
     // Reading a pipe or a device may have no end.
     violations.Add(field, absl::StrCat(file,
@@ -486,6 +516,23 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(
   if (!violations.empty()) return violations.ToStatus(file_name);
   ApplyDefaults(spec);
   return spec;
+}
+
+FieldPlaces::FieldPlaces(absl::string_view text, absl::string_view file_name)
+    : file_name_(file_name) {
+  Violations told;  // By ParseJobFile.
+  v1::JobSpec spec;
+  const YamlNode root = ReadYaml(text, told);
+  if (root.kind == Kind::kMap) SpecFromYaml(root, spec, lines_, told);
+}
+
+std::string FieldPlaces::Locate(absl::string_view fault) const {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(fault, absl::MaxSplits(": ", 1));
+  Violations violations;
+  violations.Add(parts.first, parts.second);
+  violations.Locate(lines_);
+  return violations.Text(file_name_);
 }
 
 }  // namespace ft

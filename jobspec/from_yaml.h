@@ -35,4 +35,19 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(
     absl::string_view text, absl::string_view file_name,
     const std::optional<JobFilePlace>& place = std::nullopt);
 
+// Where the fields of a job file stand, for what is found wrong with them after
+// it was parsed.
+class FieldPlaces {
+ public:
+  FieldPlaces(absl::string_view text, absl::string_view file_name);
+
+  // "job.yaml:14: adaptation.lora.targets: ..." of "adaptation.lora.targets:
+  // ...".
+  std::string Locate(absl::string_view fault) const;
+
+ private:
+  const std::string file_name_;
+  std::map<std::string, int> lines_;
+};
+
 }  // namespace ft

@@ -127,25 +127,93 @@ void Rope(float* x, int64_t tokens, int64_t heads, int64_t head_dim,
   }
 }
 
+// The exponentials of a block have a loop of their own: beside a division the
+// compiler splits the clamp into branches and divides once for each.
+constexpr int64_t kExpBlock = 128;
+
 void SwigluForward(int64_t n, const float* gate, const float* up, float* out) {
+  float exps[kExpBlock];
+  for (int64_t begin = 0; begin < n; begin += kExpBlock) {
+    const int64_t end = begin + kExpBlock < n ? begin + kExpBlock : n;
+    for (int64_t i = begin; i < end; ++i) exps[i - begin] = Exp(-gate[i]);
 #pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = (gate[i] / (1.0f + Exp(-gate[i]))) * up[i];
+    for (int64_t i = begin; i < end; ++i) {
+      out[i] = (gate[i] / (1.0f + exps[i - begin])) * up[i];
+    }
   }
 }
 
 void SwigluBackward(int64_t n, const float* dout, float* gate, float* up,
                     float* out) {
+  float exps[kExpBlock];
+  for (int64_t begin = 0; begin < n; begin += kExpBlock) {
+    const int64_t end = begin + kExpBlock < n ? begin + kExpBlock : n;
+    for (int64_t i = begin; i < end; ++i) exps[i - begin] = Exp(-gate[i]);
 #pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) {
-    const float e = gate[i];
-    const float u = up[i];
-    const float d = dout[i];
-    const float s = 1.0f / (1.0f + Exp(-e));
-    const float silu = e * s;
-    up[i] = d * silu;
-    gate[i] = (d * u) * (s * (1.0f + e * (1.0f - s)));
-    out[i] = silu * u;
+    for (int64_t i = begin; i < end; ++i) {
+      const float e = gate[i];
+      const float u = up[i];
+      const float d = dout[i];
+      const float s = 1.0f / (1.0f + exps[i - begin]);
+      const float silu = e * s;
+      up[i] = d * silu;
+      gate[i] = (d * u) * (s * (1.0f + e * (1.0f - s)));
+      out[i] = silu * u;
+    }
+  }
+}
+
+typedef float Vector __attribute__((vector_size(32)));
+constexpr int64_t kVectorSize = 8;
+
+// kRows rows of `out`, eight columns each, in registers over all of the width.
+// The loops over rows must be unrolled, or the sums live in memory.
+template <int kRows>
+inline void LowRankTile(int64_t width, int64_t rank, const float* x,
+                        const float* p, float scale, float* out) {
+  Vector sums[kRows];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) sums[i] = Vector{};
+  for (int64_t j = 0; j < width; ++j) {
+    Vector column;
+    __builtin_memcpy(&column, p + j * rank, sizeof(column));
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) sums[i] += x[i * width + j] * column;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+    const Vector scaled = scale * sums[i];
+    __builtin_memcpy(out + i * rank, &scaled, sizeof(scaled));
+  }
+}
+
+template <int kRows>
+inline void LowRankRows(int64_t width, int64_t rank, const float* x,
+                        const float* p, float scale, float* out) {
+  int64_t r = 0;
+  for (; r + kVectorSize <= rank; r += kVectorSize) {
+    LowRankTile<kRows>(width, rank, x, p + r, scale, out + r);
+  }
+  for (; r < rank; ++r) {
+    for (int i = 0; i < kRows; ++i) {
+      float sum = 0;
+      for (int64_t j = 0; j < width; ++j) {
+        sum += x[i * width + j] * p[j * rank + r];
+      }
+      out[i * rank + r] = scale * sum;
+    }
+  }
+}
+
+void LowRankDown(int64_t tokens, int64_t width, int64_t rank, const float* x,
+                 const float* p, float scale, float* out) {
+  constexpr int kRows = 8;
+  int64_t t = 0;
+  for (; t + kRows <= tokens; t += kRows) {
+    LowRankRows<kRows>(width, rank, x + t * width, p, scale, out + t * rank);
+  }
+  for (; t < tokens; ++t) {
+    LowRankRows<1>(width, rank, x + t * width, p, scale, out + t * rank);
   }
 }
 
@@ -340,6 +408,7 @@ const CpuKernels FT_KERNEL_TABLE = {
     .rope = &Rope,
     .swiglu_forward = &SwigluForward,
     .swiglu_backward = &SwigluBackward,
+    .low_rank_down = &LowRankDown,
     .cross_entropy = &CrossEntropy,
     .tile_squares = &TileSquares,
     .nf4_quantize = &Nf4Quantize,

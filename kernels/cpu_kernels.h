@@ -37,6 +37,9 @@ struct CpuKernels {
                          float* out);
   void (*swiglu_backward)(int64_t n, const float* dout, float* gate, float* up,
                           float* out);
+  void (*low_rank_down)(int64_t tokens, int64_t width, int64_t rank,
+                        const float* x, const float* p, float scale,
+                        float* out);
   void (*cross_entropy)(int64_t rows, int64_t vocabulary, float* z,
                         const int64_t* labels, float scale, double* nll);
   void (*tile_squares)(int64_t n, const float* x, double* tiles);

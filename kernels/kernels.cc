@@ -11,6 +11,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/global_norm.h"
 #include "kernels/isa.h"
+#include "kernels/low_rank.h"
 #include "kernels/nf4.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -144,6 +145,15 @@ void SwigluBackwardInPlace(std::span<const float> dout, std::span<float> gate,
   internal::ActiveKernels().swiglu_backward(static_cast<int64_t>(gate.size()),
                                             dout.data(), gate.data(), up.data(),
                                             out.data());
+}
+
+void LowRankDown(std::span<const float> x_TD, std::span<const float> p_DR,
+                 int64_t rank, float scale, std::span<float> out_TR) {
+  const auto tokens = static_cast<int64_t>(out_TR.size()) / rank;
+  const auto width = static_cast<int64_t>(p_DR.size()) / rank;
+  FT_CHECK(static_cast<int64_t>(x_TD.size()) == tokens * width);
+  internal::ActiveKernels().low_rank_down(tokens, width, rank, x_TD.data(),
+                                          p_DR.data(), scale, out_TR.data());
 }
 
 void CrossEntropyInPlace(std::span<float> logits, int64_t vocabulary,

@@ -9,6 +9,7 @@
 #include "kernels/adamw.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/global_norm.h"
+#include "kernels/low_rank.h"
 #include "kernels/nf4.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -117,6 +118,20 @@ void SwigluBackwardInPlaceReference(std::span<const float> dout,
     up[i] = static_cast<float>(d * e * s);
     gate[i] = static_cast<float>(d * u * s * (1 + e * (1 - s)));
     out[i] = static_cast<float>(e * s * u);
+  }
+}
+
+void LowRankDownReference(std::span<const float> x_TD,
+                          std::span<const float> p_DR, int64_t rank,
+                          float scale, std::span<float> out_TR) {
+  const size_t width = p_DR.size() / rank;
+  for (size_t i = 0; i < out_TR.size(); ++i) {
+    const size_t t = i / rank, r = i % rank;
+    double sum = 0;
+    for (size_t j = 0; j < width; ++j) {
+      sum += static_cast<double>(x_TD[t * width + j]) * p_DR[j * rank + r];
+    }
+    out_TR[i] = static_cast<float>(scale * sum);
   }
 }
 

@@ -3,9 +3,11 @@
 #include "model/lora_linear.h"
 
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
 
+#include "kernels/low_rank.h"
 #include "kernels/philox.h"
 #include "kernels/swiglu.h"
 #include "model/spans.h"
@@ -67,9 +69,29 @@ at::Tensor Drop(const at::Tensor& x, const LoraOptions& options) {
   return dropped;
 }
 
-// The products with a side of only lora_rank are written so that this side is
-// the rows of what the BLAS stores: as columns MKL runs them at a quarter of
-// its speed (lora_rank 8, AVX2), and they are a tenth of a step.
+// s x P.
+at::Tensor Down(const at::Tensor& x_TD, const at::Tensor& p_DR, double scale) {
+  // Above, and between, a BLAS is faster than kernels/low_rank.h. It then
+  // stores the side of lora_rank as rows: as columns MKL runs the product at a
+  // quarter of its speed (lora_rank 8, AVX2).
+  constexpr int64_t kLargestRank = 16, kRankUnit = 8;
+  const int64_t tokens = x_TD.size(0), width = x_TD.size(1);
+  const int64_t rank = p_DR.size(1);
+  if (rank > kLargestRank || rank % kRankUnit != 0) {
+    return at::mm(p_DR.t(), x_TD.t()).mul_(scale).t();
+  }
+  const at::Tensor gapless_DR = p_DR.contiguous();
+  at::Tensor out_TR = at::empty({tokens, rank}, x_TD.options());
+  const auto x = FloatsOf(x_TD), p = FloatsOf(gapless_DR),
+             out = FloatsOf(out_TR);
+  ForRows(tokens, width * rank, [&](int64_t begin, int64_t end) {
+    const size_t count = end - begin;
+    LowRankDown(x.subspan(begin * width, count * width), p, rank,
+                static_cast<float>(scale),
+                out.subspan(begin * rank, count * rank));
+  });
+  return out_TR;
+}
 
 // y = x W^T + b + s drop(x) A^T B^T; `down` becomes drop(x) A^T.
 at::Tensor Forward(const at::Tensor& x, const RoleTensors& linear,
@@ -78,7 +100,7 @@ at::Tensor Forward(const at::Tensor& x, const RoleTensors& linear,
                      ? at::addmm(linear[kBias], x, linear[kWeight].t())
                      : at::mm(x, linear[kWeight].t());
   if (options.has_lora) {
-    down = at::mm(linear[kLoraA], Drop(x, options).t()).t();
+    down = Down(Drop(x, options), linear[kLoraA].t(), /*scale=*/1);
     y.addmm_(down, linear[kLoraB].t(), /*beta=*/1, options.scale);
   }
   return y;
@@ -105,7 +127,7 @@ void AddInputGradient(const at::Tensor& dy, const at::Tensor& g,
 at::Tensor LowRankGradient(const at::Tensor& dy, const RoleTensors& linear,
                            const LoraOptions& options) {
   if (!options.has_lora) return at::Tensor();
-  return at::mm(linear[kLoraB].t(), dy.t()).mul_(options.scale).t();
+  return Down(dy, linear[kLoraB], options.scale);
 }
 
 // The gradients of the tensors of one linear with input x.
@@ -116,6 +138,7 @@ RoleTensors ParameterGradients(const at::Tensor& dy, const at::Tensor& x,
   RoleTensors gradients;
   if (wanted[kWeight]) gradients[kWeight] = at::mm(dy.t(), x);
   if (wanted[kBias]) gradients[kBias] = dy.sum(0);
+  // Here, too, lora_rank is the rows of what is stored.
   if (wanted[kLoraA]) gradients[kLoraA] = at::mm(g.t(), Drop(x, options));
   if (wanted[kLoraB]) {
     gradients[kLoraB] = at::mm(down.t(), dy).mul_(options.scale).t();

@@ -42,7 +42,7 @@ at::Tensor DrawA(int64_t lora_rank, int64_t in, uint64_t seed,
   return A;
 }
 
-at::Tensor IdsOf(const std::vector<int64_t>& ids) {
+at::Tensor IndexTensor(const std::vector<int64_t>& ids) {
   return at::tensor(ids, at::TensorOptions().dtype(at::kLong));
 }
 
@@ -240,29 +240,52 @@ void Transformer::Bind(size_t index, const at::Tensor& storage,
 
 at::Tensor Transformer::Forward(const PackedBatch& batch,
                                 const NoiseKey* noise) {
+  const at::Tensor x_TD = ForwardToLast(batch, noise);
+  const Block& last = blocks_.back();
+  return Finish(last, x_TD, Attend(last, x_TD, batch, noise), noise);
+}
+
+at::Tensor Transformer::ForwardRows(const PackedBatch& batch,
+                                    const std::vector<int64_t>& rows,
+                                    const NoiseKey* noise) {
+  const at::Tensor x_TD = ForwardToLast(batch, noise);
+  const Block& last = blocks_.back();
+  const at::Tensor attended_TD = Attend(last, x_TD, batch, noise);
+  const at::Tensor rows_M = IndexTensor(rows);
+  return Finish(last, x_TD.index_select(0, rows_M),
+                attended_TD.index_select(0, rows_M), noise);
+}
+
+at::Tensor Transformer::ForwardToLast(const PackedBatch& batch,
+                                      const NoiseKey* noise) {
   FT_CHECK(batch.num_tokens() > 0);
   FT_CHECK(batch.positions.size() == batch.ids.size());
   FT_CHECK(batch.cu_seqlens.back() == batch.num_tokens());
   rope_.Extend(
       *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
-  at::Tensor x_TD = at::embedding(embedding_VD_, IdsOf(batch.ids));
-  for (const Block& block : blocks_) {
-    x_TD = BlockForward(block, x_TD, batch, noise);
+  at::Tensor x_TD = at::embedding(embedding_VD_, IndexTensor(batch.ids));
+  for (size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
+    const Block& block = blocks_[layer];
+    x_TD = Finish(block, x_TD, Attend(block, x_TD, batch, noise), noise);
   }
   return x_TD;
 }
 
-at::Tensor Transformer::BlockForward(const Block& block, const at::Tensor& x_TD,
-                                     const PackedBatch& batch,
-                                     const NoiseKey* noise) {
-  const double eps = spec().rms_norm_eps;
-  const at::Tensor normed_TD = RmsNorm(x_TD, block.input_norm_D, eps);
+at::Tensor Transformer::Attend(const Block& block, const at::Tensor& x_TD,
+                               const PackedBatch& batch,
+                               const NoiseKey* noise) {
   const std::vector<at::Tensor> qkv =
-      LinearGroup(normed_TD, {&block.q, &block.k, &block.v}, noise);
-  const at::Tensor attended_TD =
-      PackedAttention(qkv[0], qkv[1], qkv[2], spec(), batch, rope_);
+      LinearGroup(RmsNorm(x_TD, block.input_norm_D, spec().rms_norm_eps),
+                  {&block.q, &block.k, &block.v}, noise);
+  return PackedAttention(qkv[0], qkv[1], qkv[2], spec(), batch, rope_);
+}
+
+at::Tensor Transformer::Finish(const Block& block, const at::Tensor& x_TD,
+                               const at::Tensor& attended_TD,
+                               const NoiseKey* noise) {
   const at::Tensor h_TD = x_TD + LinearGroup(attended_TD, {&block.o}, noise)[0];
-  return h_TD + SwigluMlp(RmsNorm(h_TD, block.post_attention_norm_D, eps),
+  return h_TD + SwigluMlp(RmsNorm(h_TD, block.post_attention_norm_D,
+                                  spec().rms_norm_eps),
                           block.gate, block.up, block.down, noise);
 }
 
@@ -300,7 +323,7 @@ at::Tensor Transformer::Next(const std::vector<int64_t>& ids, KvCache& cache) {
                 rope_.cos(), rope_.sin(), RopeDirection::kForward);
   };
 
-  at::Tensor x_TD = at::embedding(embedding_VD_, IdsOf(ids));
+  at::Tensor x_TD = at::embedding(embedding_VD_, IndexTensor(ids));
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     const Block& block = blocks_[layer];
     const std::vector<at::Tensor> qkv =

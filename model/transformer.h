@@ -81,6 +81,12 @@ class Transformer {
   // dropout.
   at::Tensor Forward(const PackedBatch& batch, const NoiseKey* noise = nullptr);
 
+  // Of these rows only, in their order: hidden_MD. What the last block computes
+  // for each token by itself is computed for them alone.
+  at::Tensor ForwardRows(const PackedBatch& batch,
+                         const std::vector<int64_t>& rows,
+                         const NoiseKey* noise = nullptr);
+
   // LmHeadLoss with this model's head.
   at::Tensor LossSum(const at::Tensor& hidden_TD,
                      const std::vector<int64_t>& rows,
@@ -118,8 +124,13 @@ class Transformer {
   void AddTrainable(const std::string& name, at::Tensor& tensor, int64_t unit,
                     bool decays);
   HeadWeights Head() const;
-  at::Tensor BlockForward(const Block& block, const at::Tensor& x_TD,
-                          const PackedBatch& batch, const NoiseKey* noise);
+  // The input of the last block.
+  at::Tensor ForwardToLast(const PackedBatch& batch, const NoiseKey* noise);
+  at::Tensor Attend(const Block& block, const at::Tensor& x_TD,
+                    const PackedBatch& batch, const NoiseKey* noise);
+  // What follows the attention: each token by itself.
+  at::Tensor Finish(const Block& block, const at::Tensor& x_TD,
+                    const at::Tensor& attended_TD, const NoiseKey* noise);
 
   HfDirectory files_;
   RopeTable rope_;

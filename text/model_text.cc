@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "common/digest.h"
 #include "common/file.h"
+#include "common/regular_file.h"
 #include "common/status.h"
 #include "text/sentencepiece.h"
 
@@ -23,7 +24,7 @@ constexpr int kMaxConfigDepth = 32;
 absl::StatusOr<json> ReadObject(const std::string& path) {
   if (!Exists(path)) return json::object();
   FT_ASSIGN_OR_RETURN(const std::string text,
-                      ReadFile(path, kMaxConfigFileBytes));
+                      ReadRegularFile(path, kMaxConfigFileBytes));
   // A deep tree would overflow the stack of whoever copies it.
   bool is_too_deep = false;
   const auto is_kept = [&](int depth, json::parse_event_t, json&) {
@@ -63,7 +64,7 @@ std::string TokenNamed(const std::map<std::string, std::string>& tokens,
 absl::StatusOr<std::string> OwnTemplate(const std::string& dir,
                                         const json& config) {
   const std::string path = JoinPath(dir, "chat_template.jinja");
-  if (Exists(path)) return ReadFile(path, kMaxConfigFileBytes);
+  if (Exists(path)) return ReadRegularFile(path, kMaxConfigFileBytes);
   const auto found = config.find("chat_template");
   if (found == config.end()) return "";
   if (found->is_string()) return found->get<std::string>();
@@ -102,10 +103,10 @@ absl::StatusOr<std::string> ReadTokenizer(const std::string& dir) {
   const std::string path = JoinPath(dir, "tokenizer.json");
   const std::string pieces = JoinPath(dir, "tokenizer.model");
   if (Exists(path) || !Exists(pieces)) {
-    return ReadFile(path, kMaxTokenizerBytes);
+    return ReadRegularFile(path, kMaxTokenizerBytes);
   }
   FT_ASSIGN_OR_RETURN(const std::string model,
-                      ReadFile(pieces, kMaxTokenizerBytes));
+                      ReadRegularFile(pieces, kMaxTokenizerBytes));
   FT_ASSIGN_OR_RETURN(std::string tokenizer,
                       TokenizerJsonFromSentencePiece(model), pieces);
   return tokenizer;

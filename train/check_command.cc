@@ -11,9 +11,12 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "common/file.h"
 #include "common/status.h"
 #include "data/token_rows.h"
 #include "formats/hf_directory.h"
+#include "jobspec/from_yaml.h"
+#include "jobspec/yaml_reader.h"
 #include "train/commands.h"
 #include "train/local_job.h"
 
@@ -31,6 +34,8 @@ struct Findings {
   bool has_validation = false;
   int64_t total_steps = 0;
   int64_t parameters = 0;
+  // Of the training files, by data.validation.share.
+  int64_t held_out = 0;
 
   void Add(const absl::Status& status) {
     for (const absl::string_view line :
@@ -42,11 +47,12 @@ struct Findings {
 
 // `vocab_size` 0: unknown.
 void CheckData(const RankJob& job, const ModelText& text, int64_t vocab_size,
-               Findings& found) {
+               const FieldPlaces& places, Findings& found) {
   absl::StatusOr<Dataset> train =
       InspectDataset(TrainDataOptions(job, vocab_size), text, found.errors);
   if (!train.ok()) return found.Add(train.status());
   found.train = train->report;
+  found.held_out = static_cast<int64_t>(train->validation.size());
   found.total_steps =
       TotalSteps(job.spec, static_cast<int64_t>(train->train.size()));
   if (job.spec.data().validation().has_path()) {
@@ -56,12 +62,12 @@ void CheckData(const RankJob& job, const ModelText& text, int64_t vocab_size,
     found.validation = validation->report;
     found.has_validation = true;
   } else if (job.spec.has_evaluation() && train->validation.empty()) {
-    found.errors.push_back(
-        "data.validation.share: chooses no row of so few; raise it");
+    found.errors.push_back(places.Locate(
+        "data.validation.share: chooses no row of so few; raise it"));
   }
 }
 
-Findings Check(const RankJob& job) {
+Findings Check(const RankJob& job, const FieldPlaces& places) {
   Findings found;
   int64_t vocab_size = 0;
   const absl::StatusOr<HfDirectory> model = OpenHfDirectory(job.model_dir);
@@ -69,27 +75,31 @@ Findings Check(const RankJob& job) {
     found.Add(model.status());
   } else {
     vocab_size = model->spec.vocab_size;
-    found.errors = FaultsWithModel(job.spec, model->spec);
+    for (const std::string& fault : FaultsWithModel(job.spec, model->spec)) {
+      found.errors.push_back(places.Locate(fault));
+    }
     found.parameters = model->spec.NumParameters();
     found.warnings = model->warnings;
-    if (job.spec.data().cutoff_len() > model->spec.max_position) {
-      found.warnings.push_back(
-          absl::StrCat("data.cutoff_len ", job.spec.data().cutoff_len(),
-                       " is more than the model's ", model->spec.max_position,
-                       " positions"));
-    }
   }
   if (job.spec.data().has_validation() && !job.spec.has_evaluation()) {
-    found.warnings.push_back(
+    found.warnings.push_back(places.Locate(
         "data.validation: is held out and never looked at; write evaluation: "
-        "{every: {epochs: 1}}");
+        "{every: {epochs: 1}}"));
   }
   const absl::StatusOr<ModelText> text =
       LoadModelText(job.model_dir, TemplateName(job.spec));
   if (!text.ok()) {
     found.Add(text.status());
   } else {
-    CheckData(job, *text, vocab_size, found);
+    CheckData(job, *text, vocab_size, places, found);
+  }
+  const int64_t longest =
+      std::max(found.train.longest, found.validation.longest);
+  if (model.ok() && longest > model->spec.max_position) {
+    found.warnings.push_back(places.Locate(
+        absl::StrCat("data.cutoff_len: an example has ", longest,
+                     " tokens, the model was made for ",
+                     model->spec.max_position, "; lower it to cut them")));
   }
   return found;
 }
@@ -176,13 +186,16 @@ int RunCheckCommand(const CheckCommand& command) {
   if (!job.ok()) {
     found.Add(job.status());
   } else {
-    found = Check(*job);
+    const absl::StatusOr<std::string> text =
+        ReadFile(command.job_file, static_cast<int64_t>(kMaxYamlBytes));
+    found = Check(*job, FieldPlaces(text.value_or(""), command.job_file));
   }
   if (command.output == "json") {
     nlohmann::ordered_json out = {
         {"ok", found.errors.empty()},     {"errors", found.errors},
         {"warnings", found.warnings},     {"total_steps", found.total_steps},
-        {"parameters", found.parameters}, {"train", ReportJson(found.train)}};
+        {"parameters", found.parameters}, {"train", ReportJson(found.train)},
+        {"held_out", found.held_out}};
     if (found.has_validation) out["validation"] = ReportJson(found.validation);
     std::printf("%s\n",
                 out.dump(1, ' ', false,
@@ -190,6 +203,11 @@ int RunCheckCommand(const CheckCommand& command) {
                     .c_str());
   } else if (job.ok() && !command.quiet) {
     PrintReport("train", found.train);
+    if (found.held_out > 0) {
+      std::printf("%-11s %ld of the %ld examples are held out for validation\n",
+                  "", static_cast<long>(found.held_out),
+                  static_cast<long>(found.train.examples));
+    }
     if (found.has_validation) PrintReport("validation", found.validation);
     std::printf("%-11s %ld\n", "steps", static_cast<long>(found.total_steps));
   }

@@ -76,6 +76,18 @@ absl::StatusOr<std::vector<v1::LocalFile>> GatherFiles(
   return files;
 }
 
+// The same for the last file, which is rank 0's alone.
+absl::Status AgreeOnSpace(const absl::Status& mine, Collective& ranks) {
+  if (!mine.ok() && !IsNoSpace(mine)) return mine;
+  const auto is_full = static_cast<uint8_t>(!mine.ok());
+  std::vector<uint8_t> all(ranks.size());
+  FT_RETURN_IF_ERROR(ranks.AllGather(std::as_writable_bytes(std::span(all)),
+                                     std::as_bytes(std::span(&is_full, 1))),
+                     "whether checkpoint.json is written");
+  if (!mine.ok() || all[0] == 0) return mine;
+  return ErrnoStatus(ENOSPC, "rank 0");
+}
+
 absl::StatusOr<v1::LocalFile> Describe(const std::string& dir,
                                        const std::string& name) {
   v1::LocalFile file;
@@ -217,14 +229,18 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
   result.set_dir(folder);
   *result.add_own() = *own;
   Pass(Failpoint::kShardsGathered);
+  absl::Status written;
+  if (ranks.rank() == 0) {
+    written = WriteFileAtomic(
+        JoinPath(folder, kCheckpointFile),
+        CheckpointJson({.info = info,
+                        .tensors = TensorsJson(optimizer.partition()),
+                        .files = shards}));
+    Pass(Failpoint::kCheckpointWritten);
+  }
+  FT_RETURN_IF_ERROR(AgreeOnSpace(written, ranks));
   if (ranks.rank() != 0) return result;
 
-  FT_RETURN_IF_ERROR(WriteFileAtomic(
-      JoinPath(folder, kCheckpointFile),
-      CheckpointJson({.info = info,
-                      .tensors = TensorsJson(optimizer.partition()),
-                      .files = shards})));
-  Pass(Failpoint::kCheckpointWritten);
   FT_ASSIGN_OR_RETURN(*result.add_own(), Describe(folder, kCheckpointFile));
   for (const v1::LocalFile& file : shards) *result.add_all() = file;
   *result.add_all() = result.own(1);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The subcommands of ft-train, each a function that prints and returns an exit
-// code: 0 ok, 1 error, 3 invalid job, data or model.
+// code: 0 ok, 1 error, 3 invalid job, data or model. Those of models alone,
+// which ftctl passes on, tell more errors apart: common/exit_code.h.
 
 #pragma once
 

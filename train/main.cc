@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   CLI::App app("Train a language model, alone or as one rank of a gang.\n" +
                std::string(kExamples));
   app.require_subcommand(1);
+  app.option_defaults()->always_capture_default();
   app.set_version_flag(
       "--version", absl::StrCat("ft-train ", std::string(ft::Version()), " (",
                                 std::string(ft::Revision()), ")"));
@@ -96,7 +97,9 @@ int main(int argc, char** argv) {
   command->add_option("--seed", chat.seed, "Of the draws");
   command->add_option("--max_new_tokens", chat.max_new_tokens);
   command->add_option("--threads", chat.threads, "Default: all cores");
-  command->add_option("text", chat.text, "What to say")->required();
+  command->add_option("text", chat.text, "What to say")
+      ->required()
+      ->default_str("");
   command->callback([&] { code = ft::RunChatCommand(chat); });
 
   ft::LogitsCommand logits;

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/bytes.h"
+#include "common/exit_code.h"
 #include "common/file.h"
 #include "common/status.h"
 #include "formats/model_import.h"
@@ -30,9 +31,9 @@ namespace {
 int Finish(const absl::Status& status) {
   if (status.ok()) return kExitOk;
   std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
-  return absl::IsInvalidArgument(status) || absl::IsUnimplemented(status)
-             ? kExitInvalid
-             : kExitError;
+  // A model of a kind that is not supported yet.
+  return absl::IsUnimplemented(status) ? kExitInvalid
+                                       : ExitCodeOf(status.code());
 }
 
 absl::StatusOr<std::unique_ptr<Transformer>> LoadModel(

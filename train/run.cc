@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -28,6 +29,9 @@ namespace {
 constexpr absl::Duration kBeginTimeout = absl::Minutes(30);
 // Between tries of a checkpoint while the disk is full.
 constexpr std::chrono::seconds kSpacePause{1};
+// Of what the rank must not end without: how often, and between.
+constexpr int kMostTries = 10;
+constexpr std::chrono::milliseconds kInsistPause{500};
 
 int64_t PeakResidentBytes() {
   rusage usage{};
@@ -62,8 +66,11 @@ class RankRun {
   absl::Status Evaluate();
   // `is_last`: the rank ends after it, so it must succeed.
   absl::Status Checkpoint(bool is_last);
-  absl::Status GoOnWithout(const absl::Status& why);
-  void TellNoSpace(const std::string& message);
+  absl::StatusOr<v1::CheckpointFiles> TryCheckpoint(const CheckpointInfo& info);
+  template <typename Files>
+  void NoteSpace(const absl::StatusOr<Files>& files);
+  template <typename Write>
+  auto Insist(Write write);
   absl::Status Export();
 
   bool is_first() const { return job_.rank == 0; }
@@ -366,32 +373,57 @@ double RankRun::TakeSnapshot(const StepReport& report) {
       .count();
 }
 
-// A full disk: the checkpoints before stay, and the next try comes soon.
-absl::Status RankRun::GoOnWithout(const absl::Status& why) {
-  has_no_space_ = true;
-  TellNoSpace(std::string(why.message()));
-  return RemoveTree(
-      JoinPath(CheckpointDir(), CheckpointName(trainer().completed_steps())));
-}
-
-void RankRun::TellNoSpace(const std::string& message) {
-  if (!is_first()) return;
+// Tells when there was no room for `files`, and when there is again.
+template <typename Files>
+void RankRun::NoteSpace(const absl::StatusOr<Files>& files) {
+  if (!files.ok() && !IsNoSpace(files.status())) return;
+  const bool had_no_space = std::exchange(has_no_space_, !files.ok());
+  if (files.ok() && !had_no_space) return;
   v1::Event event;
   event.set_kind(v1::EVENT_KIND_CONDITION);
-  event.set_message(message);
+  event.set_message(files.ok() ? "there is space again"
+                               : std::string(files.status().message()));
   (*event.mutable_fields())["type"] = "NO_SPACE";
   (*event.mutable_fields())["is_on"] = has_no_space_ ? "true" : "false";
   link_.Tell(event);
 }
 
-absl::Status RankRun::Checkpoint(bool is_last) {
-  const CheckpointInfo info = InfoNow();
-  const absl::StatusOr<v1::CheckpointFiles> files = WriteCheckpoint(
+// Where the disk is full, the daemon has been told and may make room.
+template <typename Write>
+auto RankRun::Insist(Write write) {
+  auto files = write();
+  for (int tries = 1; IsNoSpace(files.status()) && tries < kMostTries;
+       ++tries) {
+    std::this_thread::sleep_for(kInsistPause);
+    files = write();
+  }
+  return files;
+}
+
+// A full disk takes nothing of the checkpoints before. All ranks learn of it
+// alike.
+absl::StatusOr<v1::CheckpointFiles> RankRun::TryCheckpoint(
+    const CheckpointInfo& info) {
+  absl::StatusOr<v1::CheckpointFiles> files = WriteCheckpoint(
       CheckpointDir(), info, *assembly_->optimizer, *assembly_->ranks);
   last_checkpoint_ = std::chrono::steady_clock::now();
-  if (IsNoSpace(files.status()) && !is_last) return GoOnWithout(files.status());
+  if (IsNoSpace(files.status())) {
+    // First, for it gives back room.
+    FT_RETURN_IF_ERROR(
+        RemoveTree(JoinPath(CheckpointDir(), CheckpointName(info.step))));
+  }
+  NoteSpace(files);
+  return files;
+}
+
+absl::Status RankRun::Checkpoint(bool is_last) {
+  const CheckpointInfo info = InfoNow();
+  const auto write = [&] { return TryCheckpoint(info); };
+  const absl::StatusOr<v1::CheckpointFiles> files =
+      is_last ? Insist(write) : write();
+  // The next try comes soon.
+  if (IsNoSpace(files.status()) && !is_last) return absl::OkStatus();
   if (!files.ok()) return files.status();
-  if (std::exchange(has_no_space_, false)) TellNoSpace("there is space again");
   link_.Checkpointed(*files);
   Pass(Failpoint::kCheckpointTold);
   // Two generations stay here at least: the newest may still be uploading.
@@ -404,10 +436,13 @@ absl::Status RankRun::Checkpoint(bool is_last) {
 
 absl::Status RankRun::Export() {
   if (is_first()) {
-    FT_ASSIGN_OR_RETURN(v1::ExportFiles files,
-                        ExportAdapter(*assembly_->model, job_.spec,
-                                      JoinPath(job_.workspace, "export")),
-                        "export");
+    const auto write = [&] {
+      auto made = ExportAdapter(*assembly_->model, job_.spec,
+                                JoinPath(job_.workspace, "export"));
+      NoteSpace(made);
+      return made;
+    };
+    FT_ASSIGN_OR_RETURN(v1::ExportFiles files, Insist(write), "export");
     files.set_step(trainer().completed_steps());
     Pass(Failpoint::kExportWritten);
     link_.Exported(files);

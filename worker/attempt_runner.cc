@@ -63,6 +63,15 @@ v1::AttemptEnded EndedBy(v1::AttemptCause cause, const absl::Status& status) {
   return ended;
 }
 
+constexpr char kNoSpaceCondition[] = "NO_SPACE";
+
+bool IsAboutSpace(const v1::Event& event) {
+  const auto type = event.fields().find("type");
+  return event.kind() == v1::EVENT_KIND_CONDITION &&
+         type != event.fields().end() && type->second == kNoSpaceCondition &&
+         event.fields().contains("is_on");
+}
+
 bool IsStale(const absl::Status& status) {
   return ReasonOf(status) == "STALE_EPOCH";
 }
@@ -159,23 +168,41 @@ void AttemptRunner::Warn(const std::string& message) {
       {{"job", job_id()}, {"epoch", epoch()}, {"message", message}});
 }
 
-// Tells when a disk becomes full, and when there is space again. Returns
-// whether it is full.
+// Returns whether a disk is full. The reserve is not for what is only begun.
 bool AttemptRunner::NoteSpace(const absl::Status& status) {
   const bool is_full = IsFull(status);
-  {
-    absl::MutexLock lock(&mutex_);
-    if (is_full == has_no_space_) return is_full;
-    has_no_space_ = is_full;
+  absl::MutexLock lock(&space_mutex_);
+  meets_full_disk_ = is_full;
+  TellSpace(status.message());
+  return is_full;
+}
+
+// A rank that found no room for a checkpoint or its result tries again soon.
+void AttemptRunner::OnSpaceOfRank(int rank, const v1::Event& event) {
+  const bool is_full = event.fields().at("is_on") == "true";
+  if (is_full) host_.reserve->Release();
+  absl::MutexLock lock(&space_mutex_);
+  if (is_full) {
+    ranks_at_full_disk_.insert(rank);
+  } else {
+    ranks_at_full_disk_.erase(rank);
   }
+  TellSpace(event.message());
+}
+
+// Tells when a disk becomes full, and when there is space again. What is
+// written at the cost of the reserve does not say that there is.
+void AttemptRunner::TellSpace(absl::string_view why_not) {
+  const bool is_full = meets_full_disk_ || !ranks_at_full_disk_.empty() ||
+                       host_.reserve->is_spent();
+  if (is_full == told_no_space_) return;
+  told_no_space_ = is_full;
   v1::Event event;
   event.set_kind(v1::EVENT_KIND_CONDITION);
-  event.set_message(is_full ? std::string(status.message())
-                            : "there is space again");
-  (*event.mutable_fields())["type"] = "NO_SPACE";
+  event.set_message(is_full ? std::string(why_not) : "there is space again");
+  (*event.mutable_fields())["type"] = kNoSpaceCondition;
   (*event.mutable_fields())["is_on"] = is_full ? "true" : "false";
   host_.event(event, nullptr);
-  return is_full;
 }
 
 void AttemptRunner::Run() {
@@ -340,6 +367,7 @@ absl::Status AttemptRunner::StartRank(int rank, const UniqueFd& shared_memory) {
                 Stamp(*line.mutable_at());
                 host_.log(line);
               },
+          .on_full_log = [this] { host_.reserve->Release(); },
           .on_end = [this](const RankEnding& end) { OnRankEnd(end); }});
   if (shared_memory.is_open()) {
     link->SendWithFd(message, shared_memory.get());
@@ -506,8 +534,10 @@ void AttemptRunner::OnMessage(int rank, const v1::FromRank& message) {
       return;
     }
     case v1::FromRank::kEvent:
-      host_.event(message.event(), nullptr);
-      return;
+      if (IsAboutSpace(message.event())) {
+        return OnSpaceOfRank(rank, message.event());
+      }
+      return host_.event(message.event(), nullptr);
     case v1::FromRank::kSnapshotSealed:  // The ring itself is asked.
     case v1::FromRank::kExit:
     case v1::FromRank::MESSAGE_NOT_SET:
@@ -554,6 +584,10 @@ void AttemptRunner::WaitForRanks() {
         hung_ = true;
       }
       kill = changed() || hung_ || absl::Now() > yield_deadline_;
+    }
+    {
+      absl::MutexLock lock(&space_mutex_);
+      TellSpace("the worker's disk is full, its reserve is in use");
     }
     if (kill) KillAll();
     if (kill) {

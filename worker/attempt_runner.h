@@ -19,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "artifact/transfer.h"
+#include "common/disk_reserve.h"
 #include "ft/v1/workers.pb.h"
 #include "worker/checkpoint_uploader.h"
 #include "worker/config.h"
@@ -35,7 +36,8 @@ struct AttemptHost {
   RankSpawner* spawner = nullptr;
   ArtifactTransfer* transfer = nullptr;
   InputCache* inputs = nullptr;
-  WarmRanks* warm_ranks = nullptr;           // Null: ranks start cold.
+  WarmRanks* warm_ranks = nullptr;  // Null: ranks start cold.
+  DiskReserve* reserve = nullptr;
   const SnapshotStore* snapshots = nullptr;  // Null: none are taken.
   // Path and digest of a model under the model root.
   std::function<absl::StatusOr<std::pair<std::string, std::string>>(
@@ -95,6 +97,9 @@ class AttemptRunner {
   void SayEnded(v1::AttemptEnded ended);
   void Warn(const std::string& message);
   bool NoteSpace(const absl::Status& status);
+  void OnSpaceOfRank(int rank, const v1::Event& event);
+  void TellSpace(absl::string_view why_not)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(space_mutex_);
   v1::AttemptUpdate NewUpdate() const;
   WriterIdentity Writer() const { return {job_id(), epoch()}; }
   bool Stopping() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -123,8 +128,14 @@ class AttemptRunner {
   std::optional<v1::ExportFiles> export_ ABSL_GUARDED_BY(mutex_);
   // Keys asked for by our ranks, until they are there.
   std::map<std::string, std::set<int>> asked_ ABSL_GUARDED_BY(mutex_);
-  bool has_no_space_ ABSL_GUARDED_BY(mutex_) = false;
   bool over_ ABSL_GUARDED_BY(mutex_) = false;
+
+  // Held while space is told of, so that what is told last is true.
+  absl::Mutex space_mutex_;
+  // Who has met a full disk: we ourselves, and ranks here; and what was told.
+  bool meets_full_disk_ ABSL_GUARDED_BY(space_mutex_) = false;
+  std::set<int> ranks_at_full_disk_ ABSL_GUARDED_BY(space_mutex_);
+  bool told_no_space_ ABSL_GUARDED_BY(space_mutex_) = false;
 
   const std::unique_ptr<CheckpointUploader> checkpoints_;
   std::thread thread_;

@@ -30,12 +30,15 @@ struct WorkerConfig {
   // Local snapshots: where (empty: DefaultSnapshotDir), and how much in all.
   std::string snapshot_dir;
   int64_t snapshot_bytes = int64_t{4} << 30;
+  // Kept back on the disk of data_dir; 0: nothing.
+  int64_t reserve_bytes = int64_t{64} << 20;
   // Whether processes stand by for the next ranks.
   bool warm_ranks = true;
 
   std::string cache_dir() const { return data_dir + "/cache/blobs"; }
   std::string jobs_dir() const { return data_dir + "/jobs"; }
   std::string temp_dir() const { return data_dir + "/tmp"; }
+  std::string reserve_file() const { return data_dir + "/reserve"; }
   absl::Duration Scaled(absl::Duration timer) const {
     return timer * timer_scale;
   }

@@ -30,7 +30,8 @@ constexpr absl::Duration kHeartbeat = absl::Seconds(1);
 constexpr size_t kMostQuestions = 60;
 // As long as a restart of the coordinator may take.
 constexpr absl::Duration kFlushTimeout = absl::Seconds(15);
-constexpr absl::Duration kModelScan = absl::Seconds(2);
+// Between looks at the models, and at what the disk has left.
+constexpr absl::Duration kDiskScan = absl::Seconds(2);
 // From the start of a rank until its successor is loaded.
 constexpr absl::Duration kWarmRefill = absl::Seconds(2);
 // Bulk that the coordinator does not take: the oldest goes first.
@@ -112,6 +113,9 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
       memory_events_(
           FindMemoryEvents(ReadFile("/proc/self/cgroup", 1 << 16).value_or(""),
                            "/sys/fs/cgroup")),
+      reserve_({.path = config_.reserve_file(),
+                .bytes = config_.reserve_bytes,
+                .free_bytes = [this] { return FreeBytes(config_.data_dir); }}),
       transfer_(std::make_unique<ArtifactTransfer>(
           MakeChannel(config_.coordinator), token_, config_.temp_dir())),
       inputs_(std::make_unique<InputCache>(config_.cache_dir(), *transfer_)),
@@ -126,6 +130,7 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
     }
   }
   TrimCache();
+  reserve_.Keep();
   OpenSnapshots();
   if (config_.warm_ranks) {
     warm_ranks_ = std::make_unique<WarmRanks>(
@@ -165,7 +170,7 @@ Daemon::Daemon(WorkerConfig config, std::string token, UniqueFd lock)
               }});
   heartbeat_thread_ = std::thread([this] { HeartbeatLoop(); });
   farewell_thread_ = std::thread([this] { FarewellLoop(); });
-  model_thread_ = std::thread([this] { ModelLoop(); });
+  disk_thread_ = std::thread([this] { DiskLoop(); });
 }
 
 // Snapshots are worth having, not needed: without a place for them jobs go back
@@ -201,7 +206,7 @@ Daemon::~Daemon() {
   warm_ranks_.reset();
   heartbeat_thread_.join();
   farewell_thread_.join();
-  model_thread_.join();
+  disk_thread_.join();
   http_.reset();
   client_.reset();
 }
@@ -396,6 +401,7 @@ AttemptHost Daemon::HostFor(uint64_t epoch) {
   host.transfer = transfer_.get();
   host.inputs = inputs_.get();
   host.warm_ranks = warm_ranks_.get();
+  host.reserve = &reserve_;
   host.snapshots = snapshots_.has_value() ? &*snapshots_ : nullptr;
   host.take_oom_kills = [this] { return memory_events_.Take(absl::Now()); };
   host.find_model = [this](const std::string& name) { return FindModel(name); };
@@ -546,25 +552,30 @@ void Daemon::TrimCache() {
   }
 }
 
-void Daemon::ModelLoop() {
+void Daemon::DiskLoop() {
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.AwaitWithTimeout(absl::Condition(&closing_),
-                              config_.Scaled(kModelScan));
+                              config_.Scaled(kDiskScan));
       if (closing_) return;
     }
-    v1::ConnectRequest request;
-    {
-      absl::MutexLock lock(&model_mutex_);
-      std::vector<v1::ModelInfo> models = model_root_.List();
-      if (NamesOf(models) == NamesOf(models_)) continue;
-      models_ = std::move(models);
-      request.mutable_models()->mutable_models()->Add(models_.begin(),
-                                                      models_.end());
-    }
-    client_->Send(std::move(request));
+    reserve_.Keep();
+    TellNewModels();
   }
+}
+
+void Daemon::TellNewModels() {
+  v1::ConnectRequest request;
+  {
+    absl::MutexLock lock(&model_mutex_);
+    std::vector<v1::ModelInfo> models = model_root_.List();
+    if (NamesOf(models) == NamesOf(models_)) return;
+    models_ = std::move(models);
+    request.mutable_models()->mutable_models()->Add(models_.begin(),
+                                                    models_.end());
+  }
+  client_->Send(std::move(request));
 }
 
 absl::StatusOr<std::pair<std::string, std::string>> Daemon::FindModel(
@@ -593,6 +604,9 @@ void Daemon::UpdateMetrics() {
                  "Free bytes where workspaces lie.",
                  static_cast<double>(*free_bytes));
   }
+  metrics_.Set("ft_worker_disk_reserve_bytes",
+               "Kept back on that disk for when it is full.",
+               static_cast<double>(reserve_.kept_bytes()));
   metrics_.Set("ft_worker_warm_ranks",
                "Processes that stand by for the next ranks.",
                warm_ranks_ == nullptr ? 0 : warm_ranks_->count());

@@ -17,6 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "common/disk_reserve.h"
 #include "common/http_server.h"
 #include "common/metrics.h"
 #include "jobspec/model_root.h"
@@ -78,7 +79,9 @@ class Daemon {
   void HeartbeatLoop();
   void FarewellLoop();
   void TrimCache();
-  void ModelLoop();
+  // Looks at what lies on the disk now and then.
+  void DiskLoop();
+  void TellNewModels();
   absl::StatusOr<std::pair<std::string, std::string>> FindModel(
       const std::string& name);
   void UpdateMetrics();
@@ -90,6 +93,7 @@ class Daemon {
   MetricRegistry metrics_;
   RankSpawner spawner_;
   MemoryEvents memory_events_;
+  DiskReserve reserve_;
   std::unique_ptr<ArtifactTransfer> transfer_;
   std::unique_ptr<InputCache> inputs_;
   std::optional<SnapshotStore> snapshots_;  // Nothing: none are taken.
@@ -116,7 +120,7 @@ class Daemon {
   std::unique_ptr<CoordinatorClient> client_;
   std::thread heartbeat_thread_;
   std::thread farewell_thread_;
-  std::thread model_thread_;
+  std::thread disk_thread_;
 };
 
 }  // namespace ft

@@ -127,6 +127,11 @@ int main(int argc, char** argv) {
   app.add_option("--snapshot_size", snapshot_size,
                  "Most of it that snapshots take")
       ->capture_default_str();
+  std::string disk_reserve = "64MiB";
+  app.add_option("--disk_reserve", disk_reserve,
+                 "Kept back under --data_dir, for what must be written when "
+                 "the disk is full: a checkpoint of its ranks; 0: nothing")
+      ->capture_default_str();
   app.add_option("--warm_ranks", config.warm_ranks,
                  "Whether processes stand by for the next ranks, one a slot")
       ->capture_default_str();
@@ -149,5 +154,12 @@ int main(int argc, char** argv) {
     return 2;
   }
   config.snapshot_bytes = *snapshot_bytes;
+  const absl::StatusOr<int64_t> reserve_bytes = ft::ParseBytes(disk_reserve);
+  if (!reserve_bytes.ok()) {
+    std::fprintf(stderr, "--disk_reserve: %s\n",
+                 std::string(reserve_bytes.status().message()).c_str());
+    return 2;
+  }
+  config.reserve_bytes = *reserve_bytes;
   return ft::Run(std::move(config));
 }

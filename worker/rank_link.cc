@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/frame.h"
+#include "common/no_space.h"
 
 namespace ft {
 namespace {
@@ -115,7 +116,7 @@ void RankLink::TakeLine(std::string line, int log_fd) {
   if (log_fd >= 0) {
     // A full disk must not stop the rank; the line still goes to the
     // coordinator.
-    WriteAll(log_fd, line + "\n").IgnoreError();
+    if (IsNoSpace(WriteAll(log_fd, line + "\n"))) callbacks_.on_full_log();
   }
   {
     absl::MutexLock lock(&mutex_);

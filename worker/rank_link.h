@@ -25,6 +25,8 @@ class RankLink {
   struct Callbacks {
     std::function<void(int rank, const v1::FromRank&)> on_message;
     std::function<void(int rank, const std::string& line)> on_line;
+    // A line found no room in the log file.
+    std::function<void()> on_full_log;
     // Once, after the last message: the process is gone.
     std::function<void(const RankEnding&)> on_end;
   };

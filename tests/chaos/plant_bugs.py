@@ -65,8 +65,8 @@ BUGS = [
   event.set_job_seq(++live.last_event_seq);
 """),
     ("event_number_reused", "coordinator/sqlite_job_store.cc",
-     "    row.last_event_seq = seq.IntAt(0);\n",
-     """    row.last_event_seq = seq.IntAt(0);
+     "    FT_ASSIGN_OR_RETURN(row.last_event_seq, LastEventSeq(job_id));\n",
+     """    FT_ASSIGN_OR_RETURN(row.last_event_seq, LastEventSeq(job_id));
     if (testing::IsPlanted("event_number_reused")) --row.last_event_seq;
 """),
     ("event_number_reused", "coordinator/sqlite_job_store.cc",

@@ -149,6 +149,45 @@ TEST_F(ServiceTest, TheServersOffsetRules) {
   EXPECT_EQ(ReasonMetadataOf(upload.status()).at("offset"), "200000");
 }
 
+TEST_F(ServiceTest, AWriterIsRefusedWhileTheServerWaitsForMore) {
+  const std::string id =
+      Upload(*uploads_, Bytes(500'000)).Begin(Admin().get()).upload_id();
+  const auto context = Admin();
+  const auto stream = uploads_->Write(context.get());
+  v1::WriteRequest request;
+  request.set_upload_id(id);
+  request.set_offset(7);
+  ASSERT_TRUE(stream->Write(request));
+  v1::WriteResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(ReasonOf(FromGrpcStatus(stream->Finish())), "WRONG_OFFSET");
+}
+
+TEST_F(ServiceTest, AWriterHearsHowFarItGotBeforeItSendsMore) {
+  constexpr int64_t kMiB = 1 << 20;
+  const std::string bytes = Bytes(32 * kMiB);
+  const auto context = Admin();
+  const auto stream = uploads_->Write(context.get());
+  v1::WriteRequest request;
+  request.set_upload_id(
+      Upload(*uploads_, bytes).Begin(Admin().get()).upload_id());
+  for (int64_t at = 0; at < 16 * kMiB; at += kMiB) {
+    request.set_offset(at);
+    request.set_data(bytes.substr(static_cast<size_t>(at), kMiB));
+    request.set_crc32c(Crc32c(request.data()));
+    ASSERT_TRUE(stream->Write(request));
+  }
+  v1::WriteResponse response;
+  while (response.offset() <= 8 * kMiB) {
+    ASSERT_TRUE(stream->Read(&response));
+  }
+  stream->WritesDone();
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(response.offset(), 16 * kMiB);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 TEST_F(ServiceTest, WrongBytesAreNeverStored) {
   const std::string good = Bytes(1'000);
   std::string bad = good;
@@ -198,6 +237,14 @@ TEST_F(ServiceTest, AWorkerUploadsForACurrentEpochOnly) {
   }
   upload.Send(Worker().get(), id, 0, 7);
   EXPECT_EQ(ReasonOf(upload.status()), "STALE_EPOCH");
+}
+
+TEST_F(ServiceTest, AWorkerHasNoMoreRightsOnTheConnectionOfAClient) {
+  Upload upload(*uploads_, "rows");
+  upload.Begin(Admin().get());
+  EXPECT_THAT(upload.status(), IsOk());
+  upload.Begin(Worker().get());
+  EXPECT_THAT(upload.status(), HasCode(absl::StatusCode::kAborted));
 }
 
 TEST_F(ServiceTest, ADataSetIsNamedOnceAndOnlyWithAllItsBlobs) {

@@ -104,10 +104,25 @@ class CoreWorld {
     Schedule();
     return reply;
   }
+  // What a service reads before it resumes a FAILED job.
+  std::optional<ResumeCommand::Failed> ReadFailed(const std::string& job_id) {
+    const absl::StatusOr<v1::Job> job = store_.GetJob(job_id);
+    if (!job.ok() || job->status().state() != v1::JOB_STATE_FAILED) return {};
+    return ResumeCommand::Failed{
+        .job = *job,
+        .last_event_seq = store_.LastEventSeq(job_id).value(),
+        .inputs = absl::OkStatus()};
+  }
   Reply Resume(const std::string& job_id,
                std::optional<std::string> request_id = {}) {
+    return ResumeWith(job_id, ReadFailed(job_id), std::move(request_id));
+  }
+  Reply ResumeWith(const std::string& job_id,
+                   std::optional<ResumeCommand::Failed> failed,
+                   std::optional<std::string> request_id = {}) {
     ResumeCommand resume;
     resume.job_id = job_id;
+    resume.failed = std::move(failed);
     resume.request = MakeRequest(
         Method::kResumeJob,
         request_id.value_or(absl::StrCat("request-", ++requests_)), job_id);
@@ -244,6 +259,11 @@ class CoreWorld {
     End(worker, job_id, {.signal = 9, .last_step = last_step, .message = ""});
   }
 
+  // Memory ran out: no other try would be better.
+  void FailRank(const std::string& worker, const std::string& job_id) {
+    End(worker, job_id,
+        {.cause = v1::ATTEMPT_CAUSE_OOM_HOST, .message = "out of memory"});
+  }
   // SIGSEGV of it.
   void CrashRank(const std::string& worker, const std::string& job_id,
                  int64_t last_step = 0) {

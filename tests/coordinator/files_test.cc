@@ -112,6 +112,30 @@ TEST(RunRecordsTest, AnOldGangDoesNotOverwriteANewOne) {
   EXPECT_EQ(records.Metrics(kJob, 0, 10).value()[0].attempt_epoch(), 9u);
 }
 
+TEST(RunRecordsTest, APageDoesNotPartAStepFromItsEvaluation) {
+  TestDir dir;
+  RunRecords records(dir.path());
+  v1::ReportRequest report = Report(7, 1, 1, 3.0);
+  for (const int step : {2, 3}) {
+    v1::StepMetrics& point = *report.add_metrics();
+    point.set_step(step);
+    point.set_loss(2.0);
+  }
+  v1::StepMetrics& evaluation = *report.add_metrics();
+  evaluation.set_step(2);
+  evaluation.set_eval_loss(2.5);
+  ASSERT_THAT(records.Append(report), IsOk());
+
+  const auto page = records.Metrics(kJob, 0, 2).value();
+  ASSERT_EQ(page.size(), 3u);
+  EXPECT_EQ(page[2].step(), 2);
+  EXPECT_EQ(page[2].eval_loss(), 2.5);
+  const auto next = records.Metrics(kJob, 2, 2).value();
+  ASSERT_EQ(next.size(), 1u);
+  EXPECT_EQ(next[0].step(), 3);
+  EXPECT_EQ(records.Metrics(kJob, 0, 1).value().size(), 1u);
+}
+
 TEST(RunRecordsTest, AMessageThatIsSentAgainIsStoredOnceEvenAfterARestart) {
   TestDir dir;
   v1::ReportRequest report = Report(7, 1, 1, 3.0);

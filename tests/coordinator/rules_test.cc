@@ -37,11 +37,14 @@ TEST(JobStateTest, EveryPairHasAtMostOneRow) {
   }
 }
 
-TEST(JobStateTest, ATerminalStateIsLeftByDeletionAlone) {
+TEST(JobStateTest, ATerminalStateIsLeftByDeletionAndAFailureByAPerson) {
   for (const Transition& row : JobTransitions()) {
     if (!IsTerminal(row.from)) continue;
     if (row.event == JobEvent::kDelete) {
       EXPECT_EQ(row.to, v1::JOB_STATE_UNSPECIFIED);
+    } else if (row.event == JobEvent::kResume) {
+      EXPECT_EQ(row.from, v1::JOB_STATE_FAILED);
+      EXPECT_EQ(row.to, v1::JOB_STATE_QUEUED);
     } else {
       EXPECT_EQ(row.to, row.from);
     }

@@ -286,6 +286,47 @@ TEST_F(ServiceTest, AWatchGoesOnAfterItsToken) {
             grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(ServiceTest, AFailedJobIsResumedIfItsDataAreThere) {
+  HandWorker worker(*daemons_, Worker());
+  worker.Attach("w-1");
+  const v1::JobSpec spec = Spec();
+  const std::string job_id = Create(spec, "r-1").value().job_id();
+  const v1::StartAttempt start =
+      worker.Next(&v1::ConnectResponse::has_start_attempt).start_attempt();
+  worker.Update(job_id, start.epoch(), [](v1::AttemptUpdate& update) {
+    update.mutable_ended()->set_cause(v1::ATTEMPT_CAUSE_OOM_HOST);
+  });
+  v1::WatchJobRequest watch;
+  watch.set_job_id(job_id);
+  auto context = Admin();
+  auto events = jobs_->WatchJob(context.get(), watch);
+  v1::WatchJobResponse message;
+  while (events->Read(&message)) {
+  }
+  EXPECT_TRUE(events->Finish().ok());
+  ASSERT_EQ(Get(job_id).status().state(), v1::JOB_STATE_FAILED);
+
+  v1::ResumeJobRequest resume;
+  resume.set_job_id(job_id);
+  resume.set_request_id("s-1");
+  v1::Job job;
+  const std::string& rows = spec.data().train(0).sha256();
+  const std::string blob =
+      JoinPath(dir_ / "data/blobs", absl::StrCat(rows.substr(0, 2), "/", rows));
+  ASSERT_THAT(RemoveFile(blob), IsOk());
+  const grpc::Status refused = jobs_->ResumeJob(Admin().get(), resume, &job);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), ::testing::HasSubstr("train.json"));
+
+  StoreBlob(kRows);
+  ASSERT_TRUE(jobs_->ResumeJob(Admin().get(), resume, &job).ok());
+  EXPECT_EQ(job.status().state(), v1::JOB_STATE_QUEUED);
+  EXPECT_GT(worker.Next(&v1::ConnectResponse::has_start_attempt)
+                .start_attempt()
+                .epoch(),
+            start.epoch());
+}
+
 TEST_F(ServiceTest, AStreamThatDoesNotBeginWithAttachIsEnded) {
   HandWorker worker(*daemons_, Worker());
   worker.Update("job-1", 1, [](auto& update) { update.mutable_accepted(); });

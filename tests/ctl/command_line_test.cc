@@ -81,11 +81,12 @@ TEST_F(CommandLineTest, TheVerbsAreFrozen) {
   std::vector<std::string> verbs;
   ForEachVerb(*MakeCommandLine(options, code),
               [&](const CLI::App& verb) { verbs.push_back(verb.get_name()); });
-  EXPECT_THAT(verbs, ::testing::UnorderedElementsAre(
-                         "up", "down", "check", "submit", "list", "get",
-                         "watch", "wait", "events", "logs", "cancel", "resume",
-                         "delete", "fetch", "chat", "workers", "ls", "release",
-                         "model", "import", "ls", "version", "completion"));
+  EXPECT_THAT(
+      verbs, ::testing::UnorderedElementsAre(
+                 "up", "down", "check", "submit", "list", "get", "watch",
+                 "wait", "events", "logs", "metrics", "cancel", "resume",
+                 "delete", "fetch", "chat", "workers", "ls", "release", "model",
+                 "import", "ls", "version", "completion"));
 }
 
 TEST_F(CommandLineTest, EveryVerbHasAnExampleAndEveryOptionItsMeaning) {
@@ -126,6 +127,16 @@ TEST_F(CommandLineTest, HelpAndVersionAreNoErrors) {
   EXPECT_THAT(Run("version -o yaml").out, HasSubstr("version: \"0."));
 }
 
+TEST_F(CommandLineTest, HelpSaysWhatAnOptionIsWithoutIt) {
+  EXPECT_THAT(Run("up --help").out, HasSubstr("=2\n"));
+  EXPECT_THAT(Run("down --help").out, HasSubstr("=30\n"));
+  EXPECT_THAT(Run("list --help").out, HasSubstr("=50\n"));
+  EXPECT_THAT(Run("chat --help").out, HasSubstr("=256\n"));
+  EXPECT_THAT(Run("--help").out, HasSubstr("=table\n"));
+  EXPECT_THAT(Run("logs --help").out,
+              HasSubstr("Only this rank; default: all"));
+}
+
 TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
   Expect("", 2, "ftctl up --workers 2");
   Expect("sumbit", 2, "ftctl has no sumbit; did you mean submit?");
@@ -142,6 +153,7 @@ TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
   Expect("chat --job a --model b hi", 2, "--model");
   Expect("wait a --for SLEEPING", 2, "SLEEPING");
   Expect("logs a --rank -2", 2, "--rank");
+  Expect("metrics a --after -1", 2, "--after");
   Expect("completion tcsh", 2, "tcsh");
   Expect("submit a.yaml --request_id a/b", 2, "1 to 64 characters");
   Expect("--address 192.0.2.1:7443 list", 2, "TLS");
@@ -152,8 +164,8 @@ TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
 
 TEST_F(CommandLineTest, WithoutAServiceItIsSaidHowToStartOne) {
   for (const char* words :
-       {"list", "get a", "watch a", "wait a", "events a", "logs a", "cancel a",
-        "delete a", "fetch a", "workers", "chat --job a hi"}) {
+       {"list", "get a", "watch a", "wait a", "events a", "logs a", "metrics a",
+        "cancel a", "delete a", "fetch a", "workers", "chat --job a hi"}) {
     Expect(words, 7, "Start it with: ftctl up");
   }
 }

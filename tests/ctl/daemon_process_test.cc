@@ -10,6 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/file.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -46,6 +50,15 @@ TEST(DaemonProcessTest, IsFoundByProgramAndFolderUntilItHasEnded) {
   EXPECT_EQ(Found("sh", other), std::vector<pid_t>{second});
   EXPECT_EQ(Found("bash", own), std::vector<pid_t>{});
   EXPECT_TRUE(IsRunning(first));
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while (!IsStopped(first) && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_TRUE(IsStopped(first));
+  EXPECT_FALSE(IsStopped(getpid()));
+  EXPECT_EQ(
+      std::filesystem::read_symlink(absl::StrCat("/proc/", first, "/cwd")),
+      "/");
   // It leads a session of its own: Ctrl-C here does not reach it.
   EXPECT_EQ(getsid(first), first);
 

@@ -65,6 +65,29 @@ TEST(TableTest, ColumnsAreAsWideAsTheirWidestCell) {
             "job-22  OK       \n");
 }
 
+TEST(TableTest, ARowIsALineWhateverItsCellsHold) {
+  const Rows rows = {{"1", "three\n  errors\nhere\n", "3s"},
+                     {"2", "two\nof them", "\033[2Jx\ty"},
+                     {"3", "\n", ""}};
+  EXPECT_EQ(Printed([&] { PrintTable({}, {"A", "MESSAGE", "C"}, rows); }),
+            "A  MESSAGE                   C\n"
+            "1  three (and 2 more lines)  3s\n"
+            "2  two (and 1 more line)      [2Jx y\n"
+            "3                            \n");
+}
+
+TEST(FieldsTest, EveryLineOfAValueStandsBelowItsFirst) {
+  EXPECT_EQ(Printed([] {
+              PrintFields({{"job", "job-1"},
+                           {"message", "a.json:1: bad\nb.json:2: bad\n"},
+                           {"age", "3s"}});
+            }),
+            "job      job-1\n"
+            "message  a.json:1: bad\n"
+            "         b.json:2: bad\n"
+            "age      3s\n");
+}
+
 TEST(TableTest, TheHeaderIsBoldOnATerminalUnlessNoColorIsSet) {
   const auto print = [] { PrintTable({}, {"JOB"}, {{"a"}}); };
   {
@@ -135,6 +158,14 @@ TEST(MessageTest, JsonYamlAndStreams) {
             }),
             "---\nrank: 1\ntext: \"two\\nlines\"\n"
             "---\nrank: 1\ntext: \"two\\nlines\"\n");
+}
+
+TEST(MessageTest, AFolderWhoseNameIsNoTextDoesNotStopAProgram) {
+  const nlohmann::ordered_json value = {{"dir", "a\xff"}};
+  EXPECT_EQ(Printed([&] { PrintValue({.output = "json"}, value); }),
+            "{\n \"dir\": \"a\xEF\xBF\xBD\"\n}\n");
+  EXPECT_EQ(Printed([&] { PrintValue({.output = "yaml"}, value); }),
+            "dir: \"a\xEF\xBF\xBD\"\n");
 }
 
 TEST(WordsTest, StatesAndTimes) {

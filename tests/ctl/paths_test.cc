@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "tests/testing/scoped_env.h"
 
 namespace ft {
@@ -37,6 +39,10 @@ TEST(PathsTest, WithoutHomeTheUsersOwnIsTaken) {
 TEST(PathsTest, AModelRootOfItsOwn) {
   const ScopedEnv models("FT_MODEL_ROOT", "/models");
   EXPECT_EQ(ModelRootDir(), "/models");
+  // The daemons are told it, and have another working folder.
+  const ScopedEnv relative("FT_MODEL_ROOT", "models");
+  EXPECT_EQ(ModelRootDir(),
+            (std::filesystem::current_path() / "models").string());
 }
 
 }  // namespace

@@ -54,6 +54,19 @@ TEST_F(JsonReaderTest, EmptyFilesAndMarksOfEditorsAreNoFaults) {
   EXPECT_THAT(rows_, ElementsAre(1));
 }
 
+TEST_F(JsonReaderTest, AKeyThatStandsTwiceIsToldWithItsPlace) {
+  Read("{\"a\": 1}\n{\"a\": 1, \"a\": 1}\n");
+  EXPECT_THAT(rows_, ElementsAre(1));
+  EXPECT_THAT(bad_,
+              ElementsAre("d.json:2:10: row 2: this key stands twice in its "
+                          "object; remove one"));
+  Read("[{\"a\": 1},\n {\"b\": 1,\n  \"b\": 2}]");
+  EXPECT_THAT(rows_, ElementsAre(1));
+  EXPECT_THAT(bad_,
+              ElementsAre("d.json:3:3: row 2: this key stands twice in its "
+                          "object; remove one"));
+}
+
 TEST_F(JsonReaderTest, ABadLineIsToldWithItsPlaceAndOthersAreRead) {
   Read("{}\n{\"a\": }\n{}\n{} {}\n");
   EXPECT_THAT(rows_, ElementsAre(1, 3));

@@ -26,7 +26,27 @@ TEST(JsonTreeTest, ItIsWhatTheLibraryReads) {
   }
 }
 
-TEST(JsonTreeTest, OfAKeyThatStandsTwiceTheLastValueCounts) {
+TEST(JsonTreeTest, AKeyThatStandsTwiceIsAFaultAtItsPlace) {
+  Json tree;
+  // The same key in another object is another one; a value is no key.
+  EXPECT_EQ(ParseJsonTree(R"([{"a": {"a": "a"}}, {"a": ["a", "b"]}])", tree),
+            std::nullopt);
+  std::string many = "{";
+  for (int i = 0; i < 40; ++i) absl::StrAppend(&many, "\"", i, "\" : 0,");
+  for (const std::string& begin :
+       {std::string(R"({"a": 1, )"), std::string(R"({"a": "\"a\": 1", )"),
+        std::string(R"({"b": {"a": 1}, "\u0061": {"a": 1}, )"),
+        many + R"("a": 1, )"}) {
+    const std::optional<JsonFault> fault =
+        ParseJsonTree(begin + R"("a" :2})", tree);
+    ASSERT_TRUE(fault.has_value()) << begin;
+    EXPECT_EQ(fault->kind, JsonFault::Kind::kDuplicate) << begin;
+    EXPECT_EQ(fault->offset, begin.size()) << begin;
+    EXPECT_TRUE(tree.is_discarded());
+  }
+}
+
+TEST(JsonTreeTest, InATextOfARowTheLastValueCounts) {
   EXPECT_EQ(ParseJsonText(R"({"a": 1, "b": 2, "a": [3]})").dump(),
             R"({"a":[3],"b":2})");
 }

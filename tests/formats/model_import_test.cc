@@ -3,9 +3,11 @@
 #include "formats/model_import.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 
+#include "common/file.h"
 #include "formats/hf_directory.h"
 #include "tests/formats/golden.h"
 #include "tests/testing/status_matchers.h"
@@ -43,6 +45,19 @@ TEST(ModelImportTest, ADirectoryWithoutTokenizerIsRefused) {
   EXPECT_THAT(ImportModel(Golden("models/llama_tied"), dir / "x"),
               Fails(absl::StatusCode::kNotFound, "tokenizer.json: is missing"));
   EXPECT_TRUE(ListDir(dir.path())->empty());
+}
+
+TEST(ModelImportTest, WhatIsNoFileIsNotOpened) {
+  for (const char* name : {"config.json", "generation_config.json",
+                           "model.safetensors", "tokenizer.json"}) {
+    TestDir dir;
+    std::filesystem::copy(Golden("models/tiny_chat"), dir / "source");
+    std::filesystem::remove(JoinPath(dir / "source", name));
+    ASSERT_EQ(mkfifo(JoinPath(dir / "source", name).c_str(), 0600), 0);
+    EXPECT_THAT(ImportModel(dir / "source", dir / "x"), Fails(kInvalid, name))
+        << name;
+    EXPECT_FALSE(Exists(dir / "x"));
+  }
 }
 
 TEST(ModelImportTest, OtherFilesAreRefusedWithTheWayOut) {

@@ -51,6 +51,11 @@ class DiskTest : public ::testing::Test {
     const std::string flag = cluster_.dir() / "full";
     ASSERT_THAT(is_full ? WriteFileAtomic(flag, "") : RemoveFile(flag), IsOk());
   }
+  // Full but for what the reserve holds.
+  void SetFullButForReserve() {
+    ASSERT_THAT(WriteFileAtomic(cluster_.dir() / "full", "reserve"), IsOk());
+  }
+  bool HasReserve() { return Exists(cluster_.dir() / "w-1/reserve"); }
 
   LocalCluster cluster_{0};
 };
@@ -84,6 +89,33 @@ TEST_F(DiskTest, ARunningJobGoesOnWithoutCheckpointsUntilThereIsRoom) {
   const v1::Job quiet =
       cluster_.WaitForEnd(cluster_.Submit(TinyChat(1, kSteps)).job_id());
   EXPECT_EQ(cluster_.Result(job), cluster_.Result(quiet));
+}
+
+TEST_F(DiskTest, TheReserveKeepsCheckpointsComingAndComesBackWithTheRoom) {
+  constexpr int kSteps = 1500;
+  StartFaultyWorker();
+  ASSERT_TRUE(HasReserve());
+  const std::string id = cluster_.Submit(TinyChat(1, kSteps)).job_id();
+  const v1::Job before = cluster_.WaitFor(id, [](const v1::Job& job) {
+    return job.status().checkpoint_step() > 0;
+  });
+  SetFullButForReserve();
+  cluster_.WaitFor(id, HasNoSpace);
+  EXPECT_FALSE(HasReserve());
+  // Still full: what is written is the reserve.
+  const v1::Job full = cluster_.WaitFor(id, [&](const v1::Job& job) {
+    return job.status().checkpoint_step() >
+           before.status().checkpoint_step() + 40;
+  });
+  EXPECT_TRUE(HasNoSpace(full));
+  SetFull(false);
+  const absl::Time freed = absl::Now();
+  cluster_.WaitFor(id, [&](const v1::Job& job) { return !HasNoSpace(job); });
+  EXPECT_LT(absl::Now() - freed, absl::Seconds(5));
+  EXPECT_TRUE(HasReserve());
+  const v1::Job job = cluster_.WaitForEnd(id);
+  EXPECT_EQ(job.status().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.status().attempts_size(), 1);
 }
 
 TEST_F(DiskTest, AJobThatFindsNoRoomForItsDataWaitsForIt) {

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -15,6 +16,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/file.h"
 #include "common/token.h"
 #include "jobspec/yaml_reader.h"
@@ -26,6 +29,7 @@
 namespace ft {
 namespace {
 
+using testing::AreGone;
 using ::testing::HasSubstr;
 using testing::ProcessesWith;
 using testing::TestDir;
@@ -42,7 +46,7 @@ class User {
  public:
   ~User() {
     Run("down --grace 5");
-    EXPECT_TRUE(ProcessesWith(home_.path()).empty()) << "a process is left";
+    EXPECT_TRUE(AreGone(home_.path())) << "a process is left";
   }
   Said Run(const std::string& words) {
     return Shell(absl::StrCat("ftctl ", words));
@@ -193,6 +197,47 @@ TEST(ServiceTest, DownKeepsTheLastStepAndTheNextUpGoesOn) {
   EXPECT_EQ(user.Run("wait --timeout 60 " + id).code, 11);
 }
 
+TEST(ServiceTest, DownDoesNotWaitForAJobThatNobodyWouldStore) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 3000)), " -o name"));
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  ASSERT_EQ(kill(user.PidOf("coordinator"), SIGKILL), 0);
+  const absl::Time begin = absl::Now();
+  const Said down = user.Run("down --grace 120");
+  EXPECT_EQ(down.code, 0) << down.err;
+  EXPECT_THAT(down.err, HasSubstr("no coordinator answers"));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(15));
+  EXPECT_TRUE(AreGone(user.Service()));
+  // The job goes on as if the machine had lost its power.
+  user.Must("up --workers 1");
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  user.Must("cancel " + id);
+}
+
+TEST(ServiceTest, ADaemonThatStandsStillIsToldAndCanBeEnded) {
+  User user;
+  user.Must("up --workers 1");
+  for (const char* name : {"coordinator", "w-1"}) {
+    const pid_t pid = user.PidOf(name);
+    ASSERT_EQ(kill(pid, SIGSTOP), 0);
+    const Said up = user.Run("up --workers 1");
+    EXPECT_EQ(up.code, 6) << up.err;
+    EXPECT_THAT(up.err, HasSubstr(absl::StrCat(
+                            name, " is stopped; let it go on with: kill -CONT ",
+                            pid, ", or end the service with: ftctl down")));
+    ASSERT_EQ(kill(pid, SIGCONT), 0);
+    user.Must("up --workers 1");
+  }
+  ASSERT_EQ(kill(user.PidOf("coordinator"), SIGSTOP), 0);
+  ASSERT_EQ(kill(user.PidOf("w-1"), SIGSTOP), 0);
+  const absl::Time begin = absl::Now();
+  user.Must("down --grace 120");
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(60));
+}
+
 TEST(ServiceTest, UpsAtTheSameTimeGiveOneService) {
   User user;
   const Said said =
@@ -210,7 +255,7 @@ TEST(ServiceTest, AnUpThatWasInterruptedAnywhereIsTidiedByDown) {
     user.Shell(absl::StrCat("timeout --foreground -s INT ", seconds,
                             " ftctl up --workers 2"));
     user.Must("down --grace 10");
-    EXPECT_TRUE(ProcessesWith(user.Service()).empty()) << seconds;
+    EXPECT_TRUE(AreGone(user.Service())) << seconds;
   }
   // And nothing of it is in the way.
   user.Must("up --workers 2");
@@ -306,6 +351,16 @@ TEST(ServiceTest, WhoeverWatchesLearnsWhyAJobWaits) {
   EXPECT_THAT(watched.err, HasSubstr("add workers, or lower resources.ranks"));
 }
 
+bool IsOneDocument(const std::string& text) {
+  return nlohmann::json::parse(text, nullptr, false).is_structured();
+}
+
+bool IsYaml(const std::string& text) {
+  Violations violations;
+  ReadYaml(text, violations);
+  return !text.empty() && violations.empty();
+}
+
 TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
   User user;
   user.Must("up --workers 1");
@@ -314,31 +369,130 @@ TEST(ServiceTest, EveryOutputOfEveryVerbThatPrints) {
   const std::string id = user.Must(absl::StrCat("submit ", file, " -o name"));
   user.Must("wait " + id);
   const std::vector<std::string> verbs = {
-      "list",      "workers",      "model ls",     "version",
-      "get " + id, "events " + id, "check " + file};
+      "list",      "workers",      "model ls",      "version",
+      "get " + id, "events " + id, "metrics " + id, "check " + file};
   for (const std::string& verb : verbs) {
-    EXPECT_FALSE(
-        nlohmann::json::parse(user.Must(verb + " -o json"), nullptr, false)
-            .is_discarded())
-        << verb;
-    Violations violations;
-    ReadYaml(user.Must(verb + " -o yaml"), violations);
-    EXPECT_TRUE(violations.empty()) << verb << violations.Text("");
+    EXPECT_TRUE(IsOneDocument(user.Must(verb + " -o json"))) << verb;
+    EXPECT_TRUE(IsYaml(user.Must(verb + " -o yaml"))) << verb;
     EXPECT_NE(user.Must(verb + " -o name"), "") << verb;
   }
   EXPECT_EQ(user.Must("get -o name " + id), id);
   EXPECT_EQ(user.Must("check -o name " + file), "tiny-chat");
   // Streams: a message a line.
-  for (const char* verb : {"watch ", "logs "}) {
-    const std::string lines = user.Must(absl::StrCat(verb, id, " -o json"));
+  for (const std::string& verb :
+       {"watch " + id, "logs " + id, absl::StrCat("submit ", file, " -w")}) {
+    const std::string lines = user.Must(verb + " -o json");
     for (const absl::string_view line : absl::StrSplit(lines, '\n')) {
-      EXPECT_FALSE(nlohmann::json::parse(line, nullptr, false).is_discarded())
-          << line;
+      EXPECT_TRUE(IsOneDocument(std::string(line))) << verb << ": " << line;
     }
   }
+  EXPECT_NE(user.Must("logs --tail 1 " + id), "");
+  EXPECT_EQ(user.Must("logs --tail 0 " + id), "");
+  EXPECT_EQ(user.Must("logs --tail 0 -f " + id), "");
+  EXPECT_EQ(user.Run("logs --tail 0 job-000000000000").code, 4);
   // Data on stdout, talk on stderr.
   EXPECT_EQ(user.Run("watch " + id).out, "");
   EXPECT_EQ(user.Shell("ftctl list >/dev/full").code, 1);
+}
+
+TEST(ServiceTest, WhatAVerbHasDoneIsOneDocumentToo) {
+  User user;
+  const auto json = [&](const std::string& words) {
+    return nlohmann::json::parse(user.Must(words + " -o json"), nullptr, false);
+  };
+  const nlohmann::json up = json("up --workers 1");
+  EXPECT_EQ(up["workers"], nlohmann::json{"w-1"}) << up;
+  EXPECT_EQ(user.Must(absl::StrCat(
+                "list -o name --address ", up.value("client_address", ""),
+                " --token_file '", up.value("token_file", ""), "'")),
+            "");
+  const std::string import =
+      "model import tests/golden/models/tiny_chat --name ";
+  EXPECT_EQ(json(import + "tiny-chat")["name"], "tiny-chat");
+  EXPECT_TRUE(IsYaml(user.Must(import + "another -o yaml")));
+
+  const std::string file = WriteJob(user, TinyChat(1, 5));
+  const std::string id = user.Must(absl::StrCat("submit ", file, " -o name"));
+  const nlohmann::json job = json("wait " + id);
+  EXPECT_EQ(job["status"]["state"], "JOB_STATE_SUCCEEDED") << job;
+  EXPECT_EQ(json(absl::StrCat("wait ", id, " --for succeeded")), job);
+
+  const std::string fetch =
+      absl::StrCat("fetch ", id, " '", user.home() / "o'");
+  const nlohmann::json fetched = json(fetch);
+  EXPECT_EQ(fetched["job_id"], id);
+  ASSERT_FALSE(fetched["files"].empty()) << fetched;
+  for (const nlohmann::json& one : fetched["files"]) {
+    EXPECT_EQ(FileSize(one.value("path", "")).value_or(-1), one["bytes"]);
+  }
+  EXPECT_TRUE(IsYaml(user.Must(fetch + " -o yaml")));
+  const std::string chat =
+      absl::StrCat("chat --job ", id, " --max_new_tokens 4 'Count to 3.'");
+  EXPECT_EQ(json(chat)["prompt"], "Count to 3.");
+  EXPECT_EQ(json(chat)["answer"], user.Must(chat));
+  EXPECT_TRUE(IsYaml(user.Must(chat + " -o yaml")));
+  EXPECT_EQ(json("delete " + id)["deleted"], id);
+  EXPECT_EQ(json("down")["stopped"], (nlohmann::json{"w-1", "coordinator"}));
+  // Of what failed there is none.
+  EXPECT_EQ(user.Run("fetch " + id + " -o json").out, "");
+}
+
+TEST(ServiceTest, TheExitCodeTellsWhatKindOfErrorItIs) {
+  User user;
+  const auto import = [&](const std::string& source) {
+    return user.Run(absl::StrCat("model import ", source, " --name x"));
+  };
+  EXPECT_EQ(import("/nope").code, 4);
+  EXPECT_THAT(import("/nope").err, HasSubstr("/nope: no such file"));
+  FT_ASSERT_OK(WriteFileAtomic(user.home() / "x.gguf", "no model"));
+  EXPECT_EQ(import("~/x.gguf").code, 3);
+
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 5)), " -o name"));
+  user.Must("wait " + id);
+  FT_ASSERT_OK(MakeDirs(user.home() / "sealed", 0555));
+  // Root may write everywhere, unless it gave up its capabilities.
+  const std::string unprivileged =
+      geteuid() == 0 ? "setpriv --bounding-set=-all --inh-caps=-all " : "";
+  for (const char* dir : {"sealed", "sealed/x"}) {
+    const Said said =
+        user.Shell(absl::StrCat(unprivileged, "ftctl fetch ", id, " ~/", dir));
+    EXPECT_EQ(said.code, 5) << dir << said.err;
+    EXPECT_THAT(said.err, HasSubstr("/sealed/")) << dir;
+  }
+  EXPECT_EQ(user.Run("fetch " + id + " ~/x.gguf").code, 6);
+}
+
+TEST(ServiceTest, MetricsIsTheWholeCurve) {
+  User user;
+  user.Must("up --workers 1");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(
+      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 50)), " -o name"));
+  user.Must("wait " + id);
+  const std::vector<std::string> csv =
+      absl::StrSplit(user.Must(absl::StrCat("metrics ", id, " --csv")), '\n');
+  ASSERT_EQ(csv.size(), 51u);
+  const std::vector<std::string> names = absl::StrSplit(csv[0], ',');
+  for (const std::string& line : csv) {
+    EXPECT_EQ(std::count(line.begin(), line.end(), ','), 8) << line;
+  }
+  EXPECT_EQ(names[3], "validation_loss");
+  const auto json = nlohmann::json::parse(
+      user.Must(absl::StrCat("metrics ", id, " -o json")));
+  // The step and the evaluation after it are a row, and two points.
+  ASSERT_EQ(json["points"].size(), 51u);
+  const std::vector<std::string> last = absl::StrSplit(csv[50], ',');
+  EXPECT_EQ(last[0], "50");
+  EXPECT_EQ(std::stod(last[2]), json["points"][49]["loss"].get<double>());
+  EXPECT_EQ(std::stod(last[3]), json["points"][50]["eval_loss"].get<double>());
+  const std::string table =
+      user.Must(absl::StrCat("metrics ", id, " --after 48"));
+  EXPECT_THAT(
+      table, ::testing::MatchesRegex("STEP  EPOCH  LOSS .*\n49 .*\n50 [^\n]*"));
+  EXPECT_EQ(user.Run("metrics job-000000000000").code, 4);
 }
 
 TEST(ServiceTest, AWrongTokenIsDenied) {

@@ -126,6 +126,30 @@ resources: {ranks: 2}
                          dir / ".", " is a folder; name a file"));
 }
 
+TEST(FieldPlacesTest, WhatIsFoundLaterHasItsLineToo) {
+  const FieldPlaces places(
+      "schema: ft.v1\nadaptation:\n  lora:\n    targets: [q_proj]\n", "a.yaml");
+  EXPECT_EQ(places.Locate("adaptation.lora.targets: no linear: x"),
+            "a.yaml:4: adaptation.lora.targets: no linear: x");
+  // One that is not there has that of the nearest around it.
+  EXPECT_EQ(places.Locate("adaptation.lora.rank: is odd"),
+            "a.yaml:4: adaptation.lora.rank: is odd");
+  EXPECT_EQ(places.Locate("data: is missing"), "a.yaml: data: is missing");
+}
+
+TEST(JobFileTest, AFormatThatOthersReadIsNotSupportedYet) {
+  for (const char* format : {"csv", "parquet"}) {
+    EXPECT_THAT(
+        ParseJobFile(absl::StrCat("schema: ft.v1\ndata:\n  train:\n    - "
+                                  "{path: rows.json, format: ",
+                                  format, "}\n"),
+                     "a.yaml"),
+        testing::Fails(absl::StatusCode::kInvalidArgument,
+                       absl::StrCat("a.yaml:4: data.train[0].format: \"",
+                                    format, "\" is not supported yet; ")));
+  }
+}
+
 TEST(JobFileTest, WhatIsMissingIsToldWithAnExample) {
   const std::string errors = Errors("schema: ft.v1\n");
   for (const char* want :

@@ -14,6 +14,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/global_norm.h"
 #include "kernels/isa.h"
+#include "kernels/low_rank.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -180,6 +181,41 @@ TEST(SwigluTest, ForwardAndBackwardEqualTheFormulaAlsoFarOut) {
               run([](auto&&... a) { SwigluForwardReference(a...); },
                   [](auto&&... a) { SwigluBackwardInPlaceReference(a...); }),
               1e-5, 1e-6);
+}
+
+// Ranks and token counts around the eight.
+TEST(LowRankTest, TheProjectionEqualsTheFormula) {
+  for (const int64_t rank : {1, 3, 8, 16, 17}) {
+    for (const size_t tokens : {1, 7, 8, 9, 37}) {
+      for (const size_t width : {1, 15, 576}) {
+        const std::vector<float> x = Random(tokens * width, 1, 1);
+        const std::vector<float> p = Random(width * rank, 1, 2);
+        std::vector<float> want(tokens * rank);
+        LowRankDownReference(x, p, rank, 0.5f, want);
+        const auto fast = OnEveryIsa<std::vector<float>>([&] {
+          std::vector<float> out(tokens * rank);
+          LowRankDown(x, p, rank, 0.5f, out);
+          return out;
+        });
+        ExpectClose(fast, want, 1e-5, 2e-5);
+      }
+    }
+  }
+}
+
+TEST(LowRankTest, SomeTokensAreTheSameBitsAsAmongAll) {
+  constexpr int64_t kRank = 8, kTokens = 29, kWidth = 40;
+  const std::vector<float> x = Random(kTokens * kWidth, 1, 1);
+  const std::vector<float> p = Random(kWidth * kRank, 1, 2);
+  const auto in_two_parts = [&](int64_t cut) {
+    std::vector<float> out(kTokens * kRank);
+    LowRankDown(std::span(x).first(cut * kWidth), p, kRank, 1,
+                std::span(out).first(cut * kRank));
+    LowRankDown(std::span(x).subspan(cut * kWidth), p, kRank, 1,
+                std::span(out).subspan(cut * kRank));
+    return out;
+  };
+  EXPECT_EQ(in_two_parts(13), in_two_parts(kTokens));
 }
 
 TEST(CrossEntropyTest, LossAndGradientEqualTheFormula) {

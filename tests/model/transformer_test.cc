@@ -6,7 +6,9 @@
 #include "model/transformer.h"
 
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/sin.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
@@ -208,6 +210,71 @@ TEST_F(LoraTest, BoundParametersLearnInTheFlatBuffer) {
   EXPECT_LE(RelativeL2(gradient.narrow(0, 5, numel).view(want.sizes()), want),
             1e-6);
   EXPECT_EQ(gradient.narrow(0, 0, 5).abs().max().item<double>(), 0);
+}
+
+TEST_F(LoraTest, RowsAloneEqualThoseOfAllAndGiveTheSameGradients) {
+  FT_ASSERT_OK(model_->LoadAdapter(
+      testing::GoldenPath(std::string(kGolden) + "adapter_init")));
+  const Supervised batch = MicroBatch(0, 0);
+  ASSERT_LT(batch.rows.size(), batch.batch.ids.size());
+  const at::Tensor all = model_->Forward(batch.batch);
+  model_->LossSum(all, batch.rows, batch.labels, 1).backward();
+  std::vector<at::Tensor> want;
+  for (const NamedParameter& parameter : model_->Trainables()) {
+    want.push_back(parameter.tensor.grad().clone());
+    parameter.tensor.mutable_grad().zero_();
+  }
+
+  const at::Tensor rows = model_->ForwardRows(batch.batch, batch.rows);
+  const auto count = static_cast<int64_t>(batch.rows.size());
+  for (int64_t i = 0; i < count; ++i) {
+    EXPECT_LE(MaxDifference(rows[i], all[batch.rows[i]]), 1e-5) << i;
+  }
+  model_->LossSum(rows, AllRows(count), batch.labels, 1).backward();
+  for (size_t i = 0; i < want.size(); ++i) {
+    const NamedParameter parameter = model_->Trainables()[i];
+    EXPECT_LE(RelativeL2(parameter.tensor.grad(), want[i]), 1e-5)
+        << parameter.name;
+  }
+}
+
+// Values that repeat nowhere near, in [-1, 1].
+at::Tensor Waves(int64_t rows, int64_t columns, double phase) {
+  return at::sin(at::arange(rows * columns, at::kFloat) * 1.7 + phase)
+      .view({rows, columns});
+}
+
+TEST(LoraLinearTest, EveryRankGivesTheFormulaAndItsGradients) {
+  constexpr int64_t kTokens = 13, kIn = 20, kOut = 36;
+  constexpr double kScale = 0.5;
+  for (const int64_t rank : {3, 8, 16, 24}) {
+    Linear linear{.weight = Waves(kOut, kIn, 1),
+                  .lora_A = Waves(rank, kIn, 2).set_requires_grad(true),
+                  .lora_B = Waves(kOut, rank, 3).set_requires_grad(true),
+                  .lora_scale = kScale};
+    const at::Tensor x = Waves(kTokens, kIn, 4).set_requires_grad(true);
+    const at::Tensor upstream = Waves(kTokens, kOut, 5);
+    const std::vector<at::Tensor> leaves = {x, linear.lora_A, linear.lora_B};
+    const auto gradients = [&](const at::Tensor& y) {
+      (y * upstream).sum().backward();
+      std::vector<at::Tensor> all;
+      for (const at::Tensor& leaf : leaves) {
+        all.push_back(leaf.grad().clone());
+        leaf.mutable_grad().zero_();
+      }
+      return all;
+    };
+
+    const at::Tensor y = LinearGroup(x, {&linear}, nullptr)[0];
+    const at::Tensor formula =
+        x.matmul(linear.weight.t()) +
+        kScale * x.matmul(linear.lora_A.t()).matmul(linear.lora_B.t());
+    EXPECT_LE(RelativeL2(y, formula), 1e-6) << rank;
+    const std::vector<at::Tensor> got = gradients(y), want = gradients(formula);
+    for (size_t i = 0; i < leaves.size(); ++i) {
+      EXPECT_LE(RelativeL2(got[i], want[i]), 1e-5) << rank << " " << i;
+    }
+  }
 }
 
 TEST_F(LoraTest, DropoutIsAFunctionOfItsKeyAndKeepsTheMean) {

@@ -51,8 +51,11 @@ void World::ClientActs() {
     case 6:
     case 7:
       for (const auto& [job_id, timeline] : rules_.timelines()) {
-        if (timeline.status().state() != v1::JOB_STATE_HELD) continue;
-        return Resume(job_id);
+        const v1::JobState state = timeline.status().state();
+        if (state == v1::JOB_STATE_HELD ||
+            (state == v1::JOB_STATE_FAILED && Chance(0.3))) {
+          return Resume(job_id);
+        }
       }
       return;
     case 8:
@@ -147,6 +150,15 @@ void World::Resume(const std::string& job_id) {
       Named<ResumeCommand>(job_id, Method::kResumeJob, request);
   Call(command, storming_ ? kLoss : 0, [](const Reply&) {});
   if (Chance(0.3)) Call(command, kLoss, [](const Reply&) {});
+}
+
+void World::ReadFailed(ResumeCommand& resume) {
+  const absl::StatusOr<v1::Job> job = store_.GetJob(resume.job_id);
+  if (!job.ok() || job->status().state() != v1::JOB_STATE_FAILED) return;
+  resume.failed = ResumeCommand::Failed{
+      .job = *job,
+      .last_event_seq = store_.LastEventSeq(resume.job_id).value(),
+      .inputs = absl::OkStatus()};
 }
 
 void World::Delete(const std::string& job_id) {

@@ -208,7 +208,8 @@ void World::Fault() {
       const absl::StatusCode codes[] = {
           absl::StatusCode::kUnavailable, absl::StatusCode::kResourceExhausted,
           absl::StatusCode::kDataLoss, absl::StatusCode::kInternal};
-      if (Chance(0.1)) return end_some(v1::ATTEMPT_CAUSE_OOM_HOST, 0, 0);
+      // That fails the job.
+      if (Chance(0.2)) return end_some(v1::ATTEMPT_CAUSE_OOM_HOST, 0, 0);
       return end_some(v1::ATTEMPT_CAUSE_RANK_EXIT, 0,
                       static_cast<int>(codes[Roll(4)]));
     }
@@ -273,6 +274,7 @@ SimulationReport World::Report() {
   report_.at = now_ - begin_;
   for (const auto& [job_id, timeline] : rules_.timelines()) {
     ++report_.outcomes[timeline.status().state()];
+    report_.seen["failed job resumed"] += timeline.resumed_ends();
     for (const Timeline::Attempt& attempt : timeline.attempts()) {
       ++report_.seen[absl::StrCat("attempt ended by ",
                                   ShortName(attempt.row.cause()))];

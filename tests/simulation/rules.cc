@@ -101,10 +101,8 @@ void Rules::CheckAll() {
       Fail(absl::StrCat(job_id, " was published ", published_[job_id],
                         " times"));
     }
-    if (replayed.terminal_changes() !=
-        (IsTerminal(row.status().state()) ? 1 : 0)) {
-      Fail(absl::StrCat(job_id, " ended ", replayed.terminal_changes(),
-                        " times"));
+    if (replayed.ends() != (IsTerminal(row.status().state()) ? 1 : 0)) {
+      Fail(absl::StrCat(job_id, " ended ", replayed.ends(), " times"));
     }
   }
   for (const std::string& job_id : promised_) {
@@ -120,8 +118,12 @@ void Rules::On(const PutJob& put) {
   const std::string& job_id = put.job.job_id();
   const v1::JobStatus& status = put.job.status();
   const auto before = states_.find(job_id);
+  // A person may take back a failure, of which nothing was published.
+  const bool is_resumed =
+      before != states_.end() && before->second == v1::JOB_STATE_FAILED &&
+      status.state() == v1::JOB_STATE_QUEUED && published_[job_id] == 0;
   if (before != states_.end() && IsTerminal(before->second) &&
-      before->second != status.state()) {
+      before->second != status.state() && !is_resumed) {
     Fail(absl::StrCat(job_id, " was ", ShortName(before->second), " and is ",
                       ShortName(status.state())));
   }

@@ -122,10 +122,15 @@ std::string Timeline::OnState(const v1::Event& event) {
   }
   if (IsTerminal(to)) {
     *status_.mutable_ended() = event.at();
-    ++terminal_changes_;
+    ++ends_;
   }
-  if (from == v1::JOB_STATE_HELD && to == v1::JOB_STATE_QUEUED) {
+  const bool was_failed = from == v1::JOB_STATE_FAILED;
+  if ((was_failed || from == v1::JOB_STATE_HELD) &&
+      to == v1::JOB_STATE_QUEUED) {
     status_.set_attempts_before_resume(static_cast<int32_t>(attempts_.size()));
+    status_.clear_ended();
+    ends_ -= was_failed ? 1 : 0;
+    resumed_ends_ += was_failed ? 1 : 0;
   }
   if (attempts_.empty()) return "";
   Attempt& newest = attempts_.back();

@@ -42,7 +42,9 @@ class Timeline {
   const v1::JobStatus& status() const { return status_; }
   const std::vector<Attempt>& attempts() const { return attempts_; }
   const std::set<std::string>& artifacts() const { return artifacts_; }
-  int terminal_changes() const { return terminal_changes_; }
+  // Ends that no resume took back.
+  int ends() const { return ends_; }
+  int resumed_ends() const { return resumed_ends_; }
 
  private:
   std::string OnState(const v1::Event& event);
@@ -56,7 +58,8 @@ class Timeline {
   std::vector<Attempt> attempts_;
   std::set<std::string> checkpoints_;  // Their names sort by step.
   std::set<std::string> artifacts_;
-  int terminal_changes_ = 0;
+  int ends_ = 0;
+  int resumed_ends_ = 0;
 };
 
 // A crash of the program, by the table of docs/operations.md.

@@ -13,6 +13,7 @@
 #include <random>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -150,6 +151,7 @@ class World {
   void SendSubmit(const std::string& request_id, const v1::JobSpec& spec);
   void Cancel(const std::string& job_id);
   void Resume(const std::string& job_id);
+  void ReadFailed(ResumeCommand& resume);
   void Delete(const std::string& job_id);
   void ReleaseWorkers(bool all);
   std::string AnyJob();
@@ -224,6 +226,7 @@ void World::Call(What what, double loss,
        const RequestKey& key = call.request.key;
        call.request.stored =
            store_.FindReply(key.principal, key.request_id).value();
+       if constexpr (std::is_same_v<What, ResumeCommand>) ReadFailed(call);
        const int life = life_;
        In(Between(absl::ZeroDuration(), absl::Milliseconds(20)),
           [this, life, loss, call = std::move(call), answer] {

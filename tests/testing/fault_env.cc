@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,16 @@ bool FaultEnv::has_failed() const {
 void FaultEnv::SetFull(bool is_full) {
   absl::MutexLock lock(&mutex_);
   is_full_ = is_full;
+}
+
+void FaultEnv::SetRoom(int64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  room_ = bytes;
+}
+
+int64_t FaultEnv::room() const {
+  absl::MutexLock lock(&mutex_);
+  return room_;
 }
 
 void FaultEnv::Die() {
@@ -109,7 +120,16 @@ int FaultEnv::BeforeLocked(Call call, const std::string& path) {
     failed_path_ = path;
     return fail_with_;
   }
-  return call == Call::kGrow && is_full_ ? ENOSPC : 0;
+  return call == Call::kGrow && (is_full_ || room_ == 0) ? ENOSPC : 0;
+}
+
+size_t FaultEnv::TakeRoom(size_t size, int& error) {
+  // A write that fails leaves a part.
+  const size_t wanted = error == 0 ? size : (is_dead_ ? 0 : size / 2);
+  const int64_t part = std::min<int64_t>(room_, static_cast<int64_t>(wanted));
+  if (error == 0 && std::cmp_less(part, wanted)) error = ENOSPC;
+  room_ -= part;
+  return static_cast<size_t>(part);
 }
 
 int FaultEnv::FileOf(int fd) {
@@ -134,6 +154,7 @@ void FaultEnv::ForgetLocked(const std::string& path) {
   // The number of a file that is gone may come again, here or elsewhere.
   if (::lstat(path.c_str(), &info) == 0 && info.st_nlink == 1) {
     files_.erase(IdOf(info));
+    if (S_ISREG(info.st_mode)) room_ += info.st_size;
   }
 }
 
@@ -179,9 +200,8 @@ ssize_t FaultEnv::Write(int fd, const void* bytes, size_t size) {
   absl::MutexLock lock(&mutex_);
   const int file = FileOf(fd);
   if (file < 0) return FileEnv::Write(fd, bytes, size);
-  const int error = BeforeLocked(Call::kGrow);
-  // A write that fails leaves a part.
-  const size_t part = error == 0 ? size : (is_dead_ ? 0 : size / 2);
+  int error = BeforeLocked(Call::kGrow);
+  const size_t part = TakeRoom(size, error);
   const ssize_t put = part == 0 ? 0 : FileEnv::Write(fd, bytes, part);
   if (put > 0) {
     record_.Add({.kind = Kind::kWrite,
@@ -199,8 +219,8 @@ ssize_t FaultEnv::WriteAt(int fd, const void* bytes, size_t size,
   absl::MutexLock lock(&mutex_);
   const int file = FileOf(fd);
   if (file < 0) return FileEnv::WriteAt(fd, bytes, size, offset);
-  const int error = BeforeLocked(Call::kGrow);
-  const size_t part = error == 0 ? size : (is_dead_ ? 0 : size / 2);
+  int error = BeforeLocked(Call::kGrow);
+  const size_t part = TakeRoom(size, error);
   const ssize_t put = part == 0 ? 0 : FileEnv::WriteAt(fd, bytes, part, offset);
   if (put > 0) {
     record_.Add({.kind = Kind::kWrite,
@@ -223,6 +243,26 @@ int FaultEnv::Truncate(int fd, int64_t size) {
   }
   record_.Add({.kind = Kind::kTruncate, .file = file, .offset = size});
   return FileEnv::Truncate(fd, size);
+}
+
+int FaultEnv::Allocate(int fd, int64_t size) {
+  absl::MutexLock lock(&mutex_);
+  const int file = FileOf(fd);
+  if (file < 0) return FileEnv::Allocate(fd, size);
+  int error = BeforeLocked(Call::kGrow);
+  struct stat info{};
+  FT_CHECK(::fstat(fd, &info) == 0);
+  const int64_t growth = std::max<int64_t>(0, size - info.st_size);
+  if (error == 0 && growth > room_) error = ENOSPC;
+  if (error != 0) {
+    errno = error;
+    return -1;
+  }
+  room_ -= growth;
+  if (growth > 0) {
+    record_.Add({.kind = Kind::kTruncate, .file = file, .offset = size});
+  }
+  return FileEnv::Allocate(fd, size);
 }
 
 int FaultEnv::Sync(int fd) {

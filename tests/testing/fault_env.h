@@ -90,6 +90,10 @@ class FaultEnv : public FileEnv {
   // From now on no byte more finds room; what is there can be renamed, synced
   // and removed.
   void SetFull(bool is_full);
+  // From now on there is room for so many bytes; files that go give theirs
+  // back. Every byte written counts, be it over others.
+  void SetRoom(int64_t bytes);
+  int64_t room() const;
   // The process is dead: every call fails from now on and leaves nothing.
   void Die();
   bool is_dead() const;
@@ -104,6 +108,7 @@ class FaultEnv : public FileEnv {
   ssize_t WriteAt(int fd, const void* bytes, size_t size,
                   int64_t offset) override;
   int Truncate(int fd, int64_t size) override;
+  int Allocate(int fd, int64_t size) override;
   int Sync(int fd) override;
   int Rename(const char* from, const char* to) override;
   int Link(const char* from, const char* to) override;
@@ -124,9 +129,15 @@ class FaultEnv : public FileEnv {
   bool IsBelow(const std::string& path, std::string* relative) const;
 
  private:
+  static constexpr int64_t kEndless = int64_t{1} << 60;
+
   int BeforeLocked(Call call, const std::string& path = "")
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int FileOf(int fd) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the room of what is written of `size` bytes before `error`, if that
+  // is not 0, or before there is no more room: then `error` says so.
+  size_t TakeRoom(size_t size, int& error)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetLocked(const std::string& path)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   int FileAtLocked(const std::string& path, bool is_new)
@@ -146,6 +157,7 @@ class FaultEnv : public FileEnv {
   bool has_failed_ ABSL_GUARDED_BY(mutex_) = false;
   std::string failed_path_ ABSL_GUARDED_BY(mutex_);
   bool is_full_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t room_ ABSL_GUARDED_BY(mutex_) = kEndless;
   bool is_dead_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

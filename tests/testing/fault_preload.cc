@@ -2,10 +2,13 @@
 //
 // Put before a real program by LD_PRELOAD: below the folder FT_FAULTS_DIR the
 // disk is full while the file FT_FAULTS_DIR/../full exists, and the fsync of
-// number FT_FAULTS_SYNC fails with EIO.
+// number FT_FAULTS_SYNC fails with EIO. A file "full" that is not empty leaves
+// what the worker's reserve holds: once that is gone there is room, but not for
+// another reserve.
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -42,7 +45,10 @@ bool IsBelow(int fd) {
 bool IsFull() {
   static const auto* const flag =
       new std::string(Folder().substr(0, Folder().find_last_of('/')) + "/full");
-  return access(flag->c_str(), F_OK) == 0;
+  struct stat info;
+  return stat(flag->c_str(), &info) == 0 &&
+         (info.st_size == 0 ||
+          access((Folder() + "/reserve").c_str(), F_OK) == 0);
 }
 
 bool Refuses(int fd) {
@@ -79,6 +85,16 @@ ssize_t pwrite(int fd, const void* bytes, size_t size, off_t offset) {
 ssize_t pwrite64(int fd, const void* bytes, size_t size, off64_t offset) {
   static const auto real = Real("pwrite64", &pwrite64);
   return Refuses(fd) ? -1 : real(fd, bytes, size, offset);
+}
+
+int posix_fallocate(int fd, off_t offset, off_t size) {
+  static const auto real = Real("posix_fallocate", &posix_fallocate);
+  return Refuses(fd) ? ENOSPC : real(fd, offset, size);
+}
+
+int posix_fallocate64(int fd, off64_t offset, off64_t size) {
+  static const auto real = Real("posix_fallocate64", &posix_fallocate64);
+  return Refuses(fd) ? ENOSPC : real(fd, offset, size);
 }
 
 int fsync(int fd) {

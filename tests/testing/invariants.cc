@@ -43,7 +43,10 @@ void CheckStates(const std::string& job_id, const StoreView::JobRow& job,
       continue;
     }
     if (event.kind() != v1::EVENT_KIND_STATE_CHANGED) continue;
-    if (IsTerminalText(state)) {
+    // A person may take back a failure.
+    const bool is_resumed =
+        state == "FAILED" && FieldOf(event, "to") == "QUEUED";
+    if (IsTerminalText(state) && !is_resumed) {
       found.push_back(absl::StrCat("I2: ", job_id, " had ended ", state,
                                    " and then became ", FieldOf(event, "to")));
     } else if (FieldOf(event, "from") != state) {

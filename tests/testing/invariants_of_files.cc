@@ -344,7 +344,8 @@ void CheckLeavings(const Evidence& evidence, Violations& found) {
     for (const std::string& path : FilesBelow(dir)) {
       const bool is_input = DirName(path) == JoinPath(dir, "cache/blobs") &&
                             IsSha256Hex(BaseName(path));
-      if (!is_input && path != JoinPath(dir, "lock")) {
+      if (!is_input && path != JoinPath(dir, "lock") &&
+          path != JoinPath(dir, "reserve")) {
         found.push_back(absl::StrCat("I7: ", path, " is left"));
       }
     }

@@ -53,6 +53,15 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
   return found;
 }
 
+bool AreGone(const std::string& text) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(10);
+  while (!ProcessesWith(text).empty()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return true;
+}
+
 LocalCluster::LocalCluster(LocalClusterOptions options)
     : options_(std::move(options)) {
   std::filesystem::create_directories(ModelRoot());
@@ -97,11 +106,7 @@ LocalCluster::~LocalCluster() {
     kill(pid, SIGKILL);
     waitpid(pid, nullptr, 0);
   }
-  // Ranks die with their worker, not a moment later.
-  const absl::Time deadline = absl::Now() + absl::Seconds(10);
-  while (!ProcessesWith(dir_.path()).empty() && absl::Now() < deadline) {
-    absl::SleepFor(absl::Milliseconds(5));
-  }
+  AreGone(dir_.path());
   for (const pid_t pid : ProcessesWith(dir_.path())) {
     const std::string proc = absl::StrCat("/proc/", pid, "/");
     std::string words = ReadFile(proc + "cmdline", 1 << 16).value_or("");
@@ -364,11 +369,8 @@ std::vector<v1::Event> LocalCluster::Events(const std::string& job_id) {
 std::map<int64_t, v1::StepMetrics> LocalCluster::Steps(
     const std::string& job_id) {
   std::map<int64_t, v1::StepMetrics> steps;
-  v1::ListMetricsRequest request;
-  request.set_job_id(job_id);
-  request.set_page_size(10'000);
   const absl::StatusOr<v1::ListMetricsResponse> list =
-      client_->ListMetrics(request);
+      client_->ListMetrics(job_id, /*after_step=*/0);
   EXPECT_TRUE(list.ok()) << list.status();
   if (!list.ok()) return steps;
   for (const v1::StepMetrics& point : list->points()) {

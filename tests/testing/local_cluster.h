@@ -100,4 +100,8 @@ class LocalCluster {
 // The ids of processes whose command line has `text`.
 std::vector<pid_t> ProcessesWith(const std::string& text);
 
+// Whether there is none any more, at the latest in 10 s: ranks die with their
+// worker, but take a moment to give their memory back.
+bool AreGone(const std::string& text);
+
 }  // namespace ft::testing

@@ -17,6 +17,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr char kJob[] = R"(schema: ft.v1
 name: tiny
@@ -170,7 +171,37 @@ TEST_F(CheckCommandTest, ValidationThatNobodyLooksAtIsTold) {
   Change("cutoff_len: 64", "validation: {share: 0.5}");
   const Said said = Check();
   EXPECT_EQ(said.code, kExitOk);
-  EXPECT_THAT(said.err, HasSubstr("data.validation: is held out and never"));
+  EXPECT_THAT(said.err,
+              HasSubstr("job.yaml:6: data.validation: is held out and never"));
+  EXPECT_THAT(said.out,
+              HasSubstr("1 of the 2 examples are held out for validation"));
+  EXPECT_EQ(json::parse(Check("json").out)["held_out"], 1);
+}
+
+TEST_F(CheckCommandTest, ACutoffBeyondTheModelMattersOnlyToRowsSoLong) {
+  ChangeModel("config.json", "\"max_position_embeddings\": 1024",
+              "\"max_position_embeddings\": 40");
+  EXPECT_THAT(Check().err, Not(HasSubstr("cutoff_len")));
+  Write("rows.jsonl", Row("Count!",
+                          "one two three four five six seven eight "
+                          "nine ten eleven twelve"));
+  const Said said = Check();
+  EXPECT_EQ(said.code, kExitOk) << said.err;
+  EXPECT_THAT(said.err, HasSubstr("warning: "));
+  EXPECT_THAT(said.err, HasSubstr("job.yaml:6: data.cutoff_len: an example"));
+}
+
+TEST_F(CheckCommandTest, DataOfAnotherKindAreNotSupportedYet) {
+  for (const char* name : {"rows.csv", "rows.PARQUET"}) {
+    Write(name, "a,b\n1,2\n");
+    Change("rows.jsonl", name);
+    const Said said = Check();
+    EXPECT_EQ(said.code, kExitInvalid);
+    EXPECT_THAT(said.err, HasSubstr("job.yaml:5: data.train[0].path: "));
+    EXPECT_THAT(said.err,
+                HasSubstr("is not supported yet; convert it to JSON"));
+    EXPECT_THAT(said.err, HasSubstr("1 error."));
+  }
 }
 
 TEST_F(CheckCommandTest, AShareThatChoosesNoRowIsRefused) {
@@ -182,7 +213,8 @@ TEST_F(CheckCommandTest, AShareThatChoosesNoRowIsRefused) {
 TEST_F(CheckCommandTest, ATargetThatTheModelDoesNotHaveIsRefused) {
   Change("rank: 4", "targets: [q_proj, query]");
   ExpectRefused(
-      "adaptation.lora.targets: no linear is named query; this model has");
+      "job.yaml:8: adaptation.lora.targets: no linear is named query; this "
+      "model has");
 }
 
 TEST_F(CheckCommandTest, ATokenWithoutEmbeddingIsABadRow) {

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -36,7 +37,10 @@ class RecordingLink : public Link {
     checkpoints.push_back(files);
   }
   void Exported(const v1::ExportFiles& files) override { exported = files; }
-  void Tell(const v1::Event& event) override { events.push_back(event); }
+  void Tell(const v1::Event& event) override {
+    events.push_back(event);
+    if (on_event) on_event(event);
+  }
   void Exit(const v1::RankExit&) override {}
   RankRequests TakeRequests() override {
     ++asked_;
@@ -67,6 +71,7 @@ class RecordingLink : public Link {
   std::vector<v1::CheckpointFiles> checkpoints;
   v1::ExportFiles exported;
   std::vector<v1::Event> events;
+  std::function<void(const v1::Event&)> on_event;
 
  private:
   std::map<std::string, std::string>& keys_;
@@ -147,6 +152,8 @@ struct TinyOptions {
   bool has_snapshots = false;
   int64_t snapshot_bytes = 64 << 20;
   std::vector<int64_t> source_snapshot_steps = {};
+  // What any rank tells; on their threads.
+  std::function<void(const v1::Event&)> on_event = {};
 };
 
 inline std::string RingOf(const std::string& dir, int rank) {
@@ -167,6 +174,7 @@ inline TinyRun RunTiny(const v1::JobSpec& spec, const std::string& dir,
     run.links.back()->yield_at = rank == 0 ? options.yield_at : 0;
     run.links.back()->checkpoint_at = rank == 0 ? options.checkpoint_at : 0;
     run.links.back()->stop_at = rank == 0 ? options.stop_at : 0;
+    run.links.back()->on_event = options.on_event;
   }
   OnEveryRank(options.world, [&](int rank) {
     const RankJob job{

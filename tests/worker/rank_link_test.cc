@@ -39,7 +39,7 @@ class RankLinkTest : public ::testing::Test {
     int endings = 0;
     {
       RankLink link(
-          1, *std::move(process), dir_ / "rank.log",
+          1, *std::move(process), log_file_,
           {.on_message =
                [&](int rank, const v1::FromRank& message) {
                  EXPECT_EQ(rank, 1);
@@ -47,6 +47,7 @@ class RankLinkTest : public ::testing::Test {
                },
            .on_line = [&](int,
                           const std::string& line) { lines_.push_back(line); },
+           .on_full_log = [&] { ++full_logs_; },
            .on_end =
                [&](const RankEnding& end) {
                  ending = end;
@@ -72,6 +73,8 @@ class RankLinkTest : public ::testing::Test {
   RankSpawner spawner_;
   std::vector<v1::FromRank> messages_;
   std::vector<std::string> lines_;
+  std::string log_file_ = dir_ / "rank.log";
+  int full_logs_ = 0;
   int frames_ = 0;
 };
 
@@ -95,6 +98,13 @@ TEST_F(RankLinkTest, LinesGoToTheLogTheCoordinatorAndTheReport) {
   EXPECT_THAT(ending.log_tail, ElementsAre("one", "two", "unended"));
   EXPECT_EQ(ReadFile(dir_ / "rank.log", 1 << 16).value_or(""),
             "one\ntwo\nunended\n");
+}
+
+TEST_F(RankLinkTest, ALogWithoutRoomIsToldAndLosesNoLineToTheCoordinator) {
+  log_file_ = "/dev/full";
+  const RankEnding ending = Run("echo one; echo two");
+  EXPECT_THAT(lines_, ElementsAre("one", "two"));
+  EXPECT_EQ(full_logs_, 2);
 }
 
 TEST_F(RankLinkTest, AMillionLinesAndOneThatNeverEndsFillNoMemory) {
