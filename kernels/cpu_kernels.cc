@@ -8,6 +8,10 @@
 
 #include "kernels/cpu_kernels.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace ft::internal {
 namespace {
 
@@ -283,6 +287,118 @@ void TileSquares(int64_t n, const float* x, double* tiles) {
   }
 }
 
+// kernels/nf4.h has the table; its array would be read through an inline
+// function here.
+constexpr float kNf4[16] = {
+    -1.0f,
+    -0.6961928009986877f,
+    -0.5250730514526367f,
+    -0.39491748809814453f,
+    -0.28444138169288635f,
+    -0.18477343022823334f,
+    -0.09105003625154495f,
+    0.0f,
+    0.07958029955625534f,
+    0.16093020141124725f,
+    0.24611230194568634f,
+    0.33791524171829224f,
+    0.44070982933044434f,
+    0.5626170039176941f,
+    0.7229568362236023f,
+    1.0f,
+};
+// Between them, as bitsandbytes compares.
+constexpr float kNf4Midpoints[15] = {
+    -0.8480963706970215f,   -0.6106328964233398f,  -0.4599952697753906f,
+    -0.33967941999435425f,  -0.23460739850997925f, -0.13791173696517944f,
+    -0.045525018125772476f, 0.03979014977812767f,  0.120255246758461f,
+    0.2035212516784668f,    0.2920137643814087f,   0.3893125355243683f,
+    0.5016634464263916f,    0.6427869200706482f,   0.8614784479141235f,
+};
+constexpr int kNf4BlockSize = 64;
+constexpr int kNf4Zero = 7;
+
+void Nf4Quantize(int64_t n, const float* x, uint8_t* packed, float* absmax) {
+  for (int64_t begin = 0; begin < n; begin += kNf4BlockSize, x += kNf4BlockSize,
+               packed += kNf4BlockSize / 2, ++absmax) {
+    const int count =
+        static_cast<int>(n - begin < kNf4BlockSize ? n - begin : kNf4BlockSize);
+    float s[kNf4BlockSize] = {};
+    for (int i = 0; i < count; ++i) s[i] = x[i];
+    float lanes[kLanes] = {};
+    for (int i = 0; i < kNf4BlockSize; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        const float a = __builtin_fabsf(s[i + l]);
+        lanes[l] = a > lanes[l] ? a : lanes[l];
+      }
+    }
+    float highest = 0;
+    for (int l = 0; l < kLanes; ++l) {
+      highest = lanes[l] > highest ? lanes[l] : highest;
+    }
+    *absmax = highest;
+    // Infinite over zeros and the least subnormals: 0 * infinity is no number,
+    // and stands for zero.
+    const float inverse = 1.0f / highest;
+    int codes[kNf4BlockSize] = {};
+    for (int i = 0; i < kNf4BlockSize; ++i) {
+      float v = s[i] * inverse;
+      v = v > 1.0f ? 1.0f : v;
+      v = v < -1.0f ? -1.0f : v;
+      s[i] = v == v ? v : 0.0f;
+    }
+    for (const float midpoint : kNf4Midpoints) {
+      for (int i = 0; i < kNf4BlockSize; ++i) codes[i] += s[i] > midpoint;
+    }
+    if (count % 2 != 0) codes[count] = kNf4Zero;
+    for (int i = 0; i < (count + 1) / 2; ++i) {
+      packed[i] = static_cast<uint8_t>(codes[2 * i] << 4 | codes[2 * i + 1]);
+    }
+  }
+}
+
+void Nf4DequantizeBlock(int count, const uint8_t* packed, float absmax,
+                        float* x) {
+  int i = 0;
+#if defined(__AVX2__)
+  const __m256 low = _mm256_loadu_ps(kNf4);
+  const __m256 high = _mm256_loadu_ps(kNf4 + 8);
+  const __m256 scale = _mm256_set1_ps(absmax);
+  // Bit 3 of a code chooses the half of the table.
+  const auto look_up = [&](__m256i codes) {
+    const __m256 value =
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, codes),
+                         _mm256_permutevar8x32_ps(high, codes),
+                         _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28)));
+    return _mm256_mul_ps(value, scale);
+  };
+  for (; i + 16 <= count; i += 16) {
+    const __m256i bytes = _mm256_cvtepu8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(packed + i / 2)));
+    const __m256 even = look_up(_mm256_srli_epi32(bytes, 4));
+    const __m256 odd = look_up(_mm256_and_si256(bytes, _mm256_set1_epi32(15)));
+    const __m256 first = _mm256_unpacklo_ps(even, odd);
+    const __m256 second = _mm256_unpackhi_ps(even, odd);
+    _mm256_storeu_ps(x + i, _mm256_permute2f128_ps(first, second, 0x20));
+    _mm256_storeu_ps(x + i + 8, _mm256_permute2f128_ps(first, second, 0x31));
+  }
+#endif
+  for (; i < count; ++i) {
+    const int byte = packed[i / 2];
+    x[i] = kNf4[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax;
+  }
+}
+
+void Nf4Dequantize(int64_t n, const uint8_t* packed, const float* absmax,
+                   float* x) {
+  for (int64_t begin = 0; begin < n; begin += kNf4BlockSize) {
+    const int count =
+        static_cast<int>(n - begin < kNf4BlockSize ? n - begin : kNf4BlockSize);
+    Nf4DequantizeBlock(count, packed + begin / 2, absmax[begin / kNf4BlockSize],
+                       x + begin);
+  }
+}
+
 }  // namespace
 
 const CpuKernels FT_KERNEL_TABLE = {
@@ -295,6 +411,8 @@ const CpuKernels FT_KERNEL_TABLE = {
     .low_rank_down = &LowRankDown,
     .cross_entropy = &CrossEntropy,
     .tile_squares = &TileSquares,
+    .nf4_quantize = &Nf4Quantize,
+    .nf4_dequantize = &Nf4Dequantize,
 };
 
 }  // namespace ft::internal

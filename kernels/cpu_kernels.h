@@ -43,6 +43,10 @@ struct CpuKernels {
   void (*cross_entropy)(int64_t rows, int64_t vocabulary, float* z,
                         const int64_t* labels, float scale, double* nll);
   void (*tile_squares)(int64_t n, const float* x, double* tiles);
+  void (*nf4_quantize)(int64_t n, const float* x, uint8_t* packed,
+                       float* absmax);
+  void (*nf4_dequantize)(int64_t n, const uint8_t* packed, const float* absmax,
+                         float* x);
 };
 
 extern const CpuKernels kPortableKernels;

@@ -12,6 +12,7 @@
 #include "kernels/global_norm.h"
 #include "kernels/isa.h"
 #include "kernels/low_rank.h"
+#include "kernels/nf4.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -172,6 +173,24 @@ void TileSquares(std::span<const float> values, std::span<double> tiles) {
   FT_CHECK(tiles.size() == (values.size() + kNormTile - 1) / kNormTile);
   internal::ActiveKernels().tile_squares(static_cast<int64_t>(values.size()),
                                          values.data(), tiles.data());
+}
+
+void Nf4Quantize(std::span<const float> weights, std::span<uint8_t> packed,
+                 std::span<float> absmax) {
+  const int64_t n = static_cast<int64_t>(weights.size());
+  FT_CHECK(static_cast<int64_t>(packed.size()) == Nf4Bytes(n));
+  FT_CHECK(static_cast<int64_t>(absmax.size()) == Nf4Blocks(n));
+  internal::ActiveKernels().nf4_quantize(n, weights.data(), packed.data(),
+                                         absmax.data());
+}
+
+void Nf4Dequantize(std::span<const uint8_t> packed,
+                   std::span<const float> absmax, std::span<float> weights) {
+  const int64_t n = static_cast<int64_t>(weights.size());
+  FT_CHECK(static_cast<int64_t>(packed.size()) == Nf4Bytes(n));
+  FT_CHECK(static_cast<int64_t>(absmax.size()) == Nf4Blocks(n));
+  internal::ActiveKernels().nf4_dequantize(n, packed.data(), absmax.data(),
+                                           weights.data());
 }
 
 double SumTiles(std::span<const double> tiles) {

@@ -10,6 +10,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/global_norm.h"
 #include "kernels/low_rank.h"
+#include "kernels/nf4.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
@@ -158,6 +159,38 @@ void TileSquaresReference(std::span<const float> values,
     for (size_t i = tile * kNormTile; i < end; ++i) {
       tiles[tile] += static_cast<double>(values[i]) * values[i];
     }
+  }
+}
+
+void Nf4QuantizeReference(std::span<const float> weights,
+                          std::span<uint8_t> packed, std::span<float> absmax) {
+  const size_t block = static_cast<size_t>(kNf4Block);
+  std::fill(packed.begin(), packed.end(), 0x77);
+  std::fill(absmax.begin(), absmax.end(), 0.0f);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    absmax[i / block] = std::max(absmax[i / block], std::abs(weights[i]));
+  }
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] == 0) continue;
+    const float inverse = 1.0f / absmax[i / block];
+    const float s = std::clamp(weights[i] * inverse, -1.0f, 1.0f);
+    int code = 0;
+    while (code < 15 && s > (kNf4Values[code] + kNf4Values[code + 1]) / 2) {
+      ++code;
+    }
+    uint8_t& byte = packed[i / 2];
+    byte = static_cast<uint8_t>(i % 2 == 0 ? code << 4 | (byte & 0x0f)
+                                           : (byte & 0xf0) | code);
+  }
+}
+
+void Nf4DequantizeReference(std::span<const uint8_t> packed,
+                            std::span<const float> absmax,
+                            std::span<float> weights) {
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const int code = i % 2 == 0 ? packed[i / 2] >> 4 : packed[i / 2] & 15;
+    weights[i] = kNf4Values[static_cast<size_t>(code)] *
+                 absmax[i / static_cast<size_t>(kNf4Block)];
   }
 }
 
