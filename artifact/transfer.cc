@@ -30,6 +30,9 @@ constexpr absl::Duration kCallTimeout = absl::Seconds(30);
 constexpr absl::Duration kStreamTimeout = absl::Hours(1);
 constexpr int kTries = 5;
 
+// While another sends the same blob: long enough for some of its pieces.
+constexpr absl::Duration kPauseForAnother = absl::Milliseconds(100);
+
 // Calls `attempt` until it gives something other than UNAVAILABLE.
 template <typename Attempt>
 auto Retry(const Attempt& attempt) -> decltype(attempt()) {
@@ -143,21 +146,24 @@ absl::Status ArtifactTransfer::UploadOnce(const std::string& path,
   // A coordinator that was started anew meanwhile has the bytes, but no longer
   // the upload: it is begun again.
   const auto begin_again = [](const absl::Status& status) {
-    return absl::IsNotFound(status) ? absl::UnavailableError(status.message())
-                                    : status;
+    return absl::IsNotFound(status) || absl::IsOutOfRange(status)
+               ? absl::UnavailableError(status.message())
+               : status;
   };
   int64_t offset = upload.offset();
-  // The server's offset rules: another one than ours is where we go on, once.
-  for (int corrections = 0;; ++corrections) {
+  // The server's offset rules: another one than ours is where we go on, as long
+  // as it rises, for then somebody else is sending the same bytes.
+  for (int64_t corrected = -1;; corrected = offset) {
     const absl::Status status =
         WriteFrom(path, bytes, upload.upload_id(), offset, progress);
     if (status.ok()) break;
     const auto metadata = ReasonMetadataOf(status);
     const auto right = metadata.find("offset");
     if (!absl::IsOutOfRange(status) || right == metadata.end() ||
-        corrections > 0 || !absl::SimpleAtoi(right->second, &offset)) {
+        !absl::SimpleAtoi(right->second, &offset) || offset <= corrected) {
       return begin_again(status);
     }
+    if (corrected >= 0) absl::SleepFor(kPauseForAnother);
   }
   v1::FinishUploadRequest finish;
   finish.set_upload_id(upload.upload_id());

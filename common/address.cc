@@ -2,9 +2,9 @@
 
 #include "common/address.h"
 
-#include <arpa/inet.h>
-
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/status.h"
 
@@ -32,18 +32,21 @@ absl::StatusOr<HostPort> ParseAddress(absl::string_view text) {
 
 absl::StatusOr<HostPort> ParseLoopbackAddress(absl::string_view text) {
   FT_ASSIGN_OR_RETURN(HostPort address, ParseAddress(text));
-  in_addr v4;
-  const bool is_loopback =
-      address.host == "localhost" || address.host == "::1" ||
-      (inet_pton(AF_INET, address.host.c_str(), &v4) == 1 &&
-       (ntohl(v4.s_addr) >> 24) == 127);
+  const bool is_loopback = address.host == "localhost" ||
+                           address.host == "::1" || address.host == "127.0.0.1";
   if (!is_loopback) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        text,
-        " is no loopback address: without TLS a token would cross the "
-        "network in clear text; use 127.0.0.1"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(text,
+                     " is not 127.0.0.1, [::1] or localhost: without TLS a "
+                     "token would cross the "
+                     "network in clear text; use 127.0.0.1"));
   }
   return address;
+}
+
+std::string FormatAddress(absl::string_view host, int port) {
+  return absl::StrContains(host, ':') ? absl::StrCat("[", host, "]:", port)
+                                      : absl::StrCat(host, ":", port);
 }
 
 }  // namespace ft

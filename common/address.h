@@ -21,8 +21,11 @@ struct HostPort {
 // INVALID_ARGUMENT: not of this form.
 absl::StatusOr<HostPort> ParseAddress(absl::string_view text);
 
-// The same, and INVALID_ARGUMENT unless the host is in 127.0.0.0/8, ::1 or
-// localhost.
+// The same, and INVALID_ARGUMENT unless the host is 127.0.0.1, ::1 or
+// localhost: gRPC takes no other for the machine's own.
 absl::StatusOr<HostPort> ParseLoopbackAddress(absl::string_view text);
+
+// What ParseAddress reads: "127.0.0.1:7443", "[::1]:7443".
+std::string FormatAddress(absl::string_view host, int port);
 
 }  // namespace ft

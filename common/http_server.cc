@@ -75,7 +75,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
     return absl::UnavailableError(absl::StrCat("HTTP address ", wanted.host,
                                                ":", wanted.port, " is taken"));
   }
-  self->address = absl::StrCat(wanted.host, ":", port);
+  self->address = FormatAddress(wanted.host, port);
   self->thread = std::thread([self] { self->server.listen_after_bind(); });
   // stop() does nothing before the loop runs; nobody may destroy us earlier.
   while (!self->server.is_running()) std::this_thread::yield();

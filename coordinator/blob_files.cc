@@ -40,6 +40,11 @@ absl::Status WrongOffset(int64_t right, int64_t wrong) {
       {{"offset", absl::StrCat(right)}});
 }
 
+absl::Status NoUpload() {
+  return ReasonError(absl::StatusCode::kNotFound, v1::REASON_NOT_FOUND,
+                     "no such upload; begin it again");
+}
+
 absl::Status NoBlob(const std::string& sha256) {
   return ReasonError(absl::StatusCode::kNotFound, v1::REASON_NOT_FOUND,
                      absl::StrCat("no blob ", sha256));
@@ -219,8 +224,7 @@ absl::StatusOr<std::shared_ptr<BlobFiles::Upload>> BlobFiles::Find(
   absl::MutexLock hold(&mutex_);
   const auto entry = uploads_.find(upload_id);
   if (entry != uploads_.end()) return entry->second;
-  return ReasonError(absl::StatusCode::kNotFound, v1::REASON_NOT_FOUND,
-                     "no such upload; begin it again");
+  return NoUpload();
 }
 
 absl::StatusOr<int64_t> BlobFiles::Write(const v1::WriteRequest& request) {
@@ -238,7 +242,8 @@ absl::StatusOr<int64_t> BlobFiles::Write(const v1::WriteRequest& request) {
         absl::StrCat("CRC of the bytes at ", request.offset(), " is wrong"));
   }
   absl::MutexLock hold(&upload->mutex);
-  if (upload->is_over || request.offset() != upload->offset ||
+  if (upload->is_over) return NoUpload();
+  if (request.offset() != upload->offset ||
       upload->offset + size > upload->bytes) {
     return WrongOffset(upload->offset, request.offset());
   }
@@ -282,21 +287,24 @@ absl::StatusOr<v1::QueryUploadResponse> BlobFiles::Query(
 
 absl::StatusOr<v1::FinishUploadResponse> BlobFiles::Finish(
     const std::string& upload_id) {
-  v1::FinishUploadResponse response;
-  const std::string sha256 = upload_id.substr(0, kDigestChars);
-  const absl::StatusOr<std::shared_ptr<Upload>> found = Find(upload_id);
-  if (!found.ok()) {
-    if (!Has(sha256)) return found.status();
+  // Of an upload that is over: by an earlier call, or one at the same time.
+  const auto answer_again = [&]() -> absl::StatusOr<v1::FinishUploadResponse> {
+    const std::string sha256 = upload_id.substr(0, kDigestChars);
+    if (!Has(sha256)) return NoUpload();
     FT_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(BlobPath(sha256)));
+    v1::FinishUploadResponse response;
     response.set_sha256(sha256);
     response.set_bytes(bytes);
     return response;
-  }
+  };
+  const absl::StatusOr<std::shared_ptr<Upload>> found = Find(upload_id);
+  if (!found.ok()) return answer_again();
   Upload& upload = **found;
   absl::Status status;
   {
     absl::MutexLock hold(&upload.mutex);
-    if (upload.is_over || upload.offset != upload.bytes) {
+    if (upload.is_over) return answer_again();
+    if (upload.offset != upload.bytes) {
       return WrongOffset(upload.offset, upload.bytes);
     }
     upload.is_over = true;
@@ -317,6 +325,7 @@ absl::StatusOr<v1::FinishUploadResponse> BlobFiles::Finish(
   absl::MutexLock hold(&mutex_);
   uploads_.erase(upload_id);
   if (!status.ok()) return Told(status);
+  v1::FinishUploadResponse response;
   response.set_sha256(upload.sha256);
   response.set_bytes(upload.bytes);
   return response;

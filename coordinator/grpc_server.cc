@@ -12,7 +12,6 @@
 #include <mutex>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/address.h"
 #include "common/check.h"
@@ -169,10 +168,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
                      "; is the port taken? Choose another, or 0"));
   }
   impl->gate = *std::move(opened);
-  const std::string host = absl::StrContains(wanted.host, ':')
-                               ? absl::StrCat("[", wanted.host, "]")
-                               : wanted.host;
-  impl->address = absl::StrCat(host, ":", impl->gate->port());
+  impl->address = FormatAddress(wanted.host, impl->gate->port());
   return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
 }
 

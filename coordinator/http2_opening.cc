@@ -182,7 +182,8 @@ absl::Status Http2Opening::TakeFrame(const Header& header,
 absl::Status Http2Opening::TakeHeaders(const Header& header,
                                        absl::string_view payload) {
   const bool begins = header.type == kHeaders;
-  if (begins ? header.stream % 2 == 0 : header.stream != block_stream_) {
+  if (begins ? header.stream % 2 == 0
+             : block_stream_ == 0 || header.stream != block_stream_) {
     return absl::InvalidArgumentError("headers on a wrong stream");
   }
   if (begins && (header.flags & kFlagPadded)) {

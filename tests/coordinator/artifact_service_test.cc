@@ -2,6 +2,9 @@
 //
 // Files over the wire: resumed, verified, fenced, named.
 
+#include <thread>
+#include <vector>
+
 #include "artifact/manifest.h"
 #include "artifact/transfer.h"
 #include "tests/coordinator/service_world.h"
@@ -138,6 +141,21 @@ TEST_F(ServiceTest, OurTransferAndOurServerAgree) {
   ASSERT_THAT(transfer.Download(sha256, file.bytes(), dir_ / "fetched"),
               IsOk());
   EXPECT_TRUE(ReadFile(dir_ / "fetched", 1 << 30).value() == bytes);
+}
+
+TEST_F(ServiceTest, OneFileOfManyClientsAtOnceIsStoredForEach) {
+  const std::string bytes = Bytes(24'000'000);
+  ASSERT_THAT(WriteFileAtomic(dir_ / "rows", bytes), IsOk());
+  const std::string sha256 = Sha256Hex(bytes);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&] {
+      ArtifactTransfer transfer(MakeChannel(coordinator_->client_address()),
+                                coordinator_->admin_token());
+      EXPECT_THAT(transfer.UploadFile(dir_ / "rows", sha256, {}), IsOk());
+    });
+  }
+  for (std::thread& client : clients) client.join();
 }
 
 TEST_F(ServiceTest, TheServersOffsetRules) {

@@ -7,6 +7,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <thread>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/id.h"
@@ -251,6 +254,37 @@ TEST_F(BlobFilesTest, AWrongCrcOrSizeKeepsNothing) {
   write.set_data("abcd");
   write.set_crc32c(Crc32c("abcd"));
   EXPECT_THAT(blobs_->Write(write), HasCode(absl::StatusCode::kOutOfRange));
+}
+
+// As two clients that send the same file end it.
+TEST_F(BlobFilesTest, WhoeverFinishesAtTheSameTimeHearsTheSame) {
+  const std::string bytes(3 << 20, 'x');
+  v1::BeginUploadRequest begin;
+  begin.set_sha256(Sha256Hex(bytes));
+  begin.set_bytes(static_cast<int64_t>(bytes.size()));
+  const std::string id = blobs_->Begin(begin).value().upload_id();
+  v1::WriteRequest write;
+  write.set_upload_id(id);
+  for (size_t at = 0; at < bytes.size(); at += 1 << 20) {
+    write.set_offset(static_cast<int64_t>(at));
+    write.set_data(bytes.substr(at, 1 << 20));
+    write.set_crc32c(Crc32c(write.data()));
+    ASSERT_THAT(blobs_->Write(write), IsOk());
+  }
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&] {
+      const absl::StatusOr<v1::FinishUploadResponse> finished =
+          blobs_->Finish(id);
+      ASSERT_THAT(finished, IsOk());
+      EXPECT_EQ(finished->sha256(), begin.sha256());
+      EXPECT_EQ(finished->bytes(), begin.bytes());
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  // Who was still sending begins again, and finds the blob.
+  EXPECT_THAT(blobs_->Write(write), HasCode(absl::StatusCode::kNotFound));
+  EXPECT_TRUE(blobs_->Begin(begin).value().complete());
 }
 
 TEST_F(BlobFilesTest, ARottenBlobIsNotServed) {

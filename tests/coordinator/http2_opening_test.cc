@@ -159,6 +159,7 @@ TEST(Http2OpeningTest, WhatIsNoOpeningIsRefused) {
       Begin() + Frame(FrameType::kReset, 0, 1, "1234"),       // Of no call.
       Begin() + Frame(static_cast<FrameType>(0), 0, 1, "x"),  // Data.
       Begin() + Frame(FrameType::kContinuation, 0, 1, "x"),   // Of nothing.
+      Begin() + Frame(FrameType::kContinuation, kEndHeaders, 0, block),
       Begin() + Frame(FrameType::kHeaders, kEndHeaders, 0, block),
       Begin() + Frame(FrameType::kHeaders, kEndHeaders, 2, block),
       Begin() + Frame(FrameType::kHeaders, kEndHeaders, 1, "\xff\xff\xff"),
