@@ -57,6 +57,17 @@ absl::StatusOr<UniqueFd> LockFolder(const std::string& dir) {
   return fd;
 }
 
+// A rank of a daemon that was killed dies with it, but for a moment more it may
+// put files into what is removed.
+absl::Status RemoveLeftovers(const std::string& dir) {
+  constexpr int kTries = 20;
+  for (int tries = 1;; ++tries) {
+    const absl::Status removed = RemoveTree(dir);
+    if (removed.ok() || tries == kTries) return removed;
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(WorkerConfig config) {
@@ -79,7 +90,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(WorkerConfig config) {
   FT_ASSIGN_OR_RETURN(UniqueFd lock, LockFolder(config.data_dir));
   // What a daemon that died had begun belongs to nobody.
   for (const std::string& dir : {config.jobs_dir(), config.temp_dir()}) {
-    FT_RETURN_IF_ERROR(RemoveTree(dir));
+    FT_RETURN_IF_ERROR(RemoveLeftovers(dir));
     FT_RETURN_IF_ERROR(MakeDirs(dir, 0700));
   }
   FT_RETURN_IF_ERROR(MakeDirs(config.cache_dir(), 0700));

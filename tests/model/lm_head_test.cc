@@ -12,6 +12,8 @@
 #include <ATen/ops/tensor.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace ft {
 namespace {
 
@@ -21,7 +23,10 @@ constexpr double kEps = 1e-5, kScale = 0.125;
 struct Problem {
   at::Tensor hidden_TD = at::randn({kTokens, kDim});
   at::Tensor norm_D = at::randn({kDim});
-  at::Tensor head_VD = at::randn({kVocabulary, kDim});
+  // Logits of a spread of about one, as a model's: the error of an exponential
+  // grows with them.
+  at::Tensor head_VD =
+      at::randn({kVocabulary, kDim}) / std::sqrt(static_cast<double>(kDim));
   std::vector<int64_t> rows, labels;
 
   Problem() {
@@ -58,12 +63,14 @@ TEST(LmHeadTest, ChunksGiveTheLossAndGradientsOfAllRowsAtOnce) {
   loss.backward();
   const std::vector<at::Tensor> got = problem.TakeGradients();
 
+  // In fp64, so that the bound is ours alone.
   const at::Tensor x =
-      problem.hidden_TD.index_select(0, LongTensor(problem.rows));
-  const at::Tensor normed =
-      x * at::rsqrt(x.square().mean(1, true) + kEps) * problem.norm_D;
+      problem.hidden_TD.index_select(0, LongTensor(problem.rows))
+          .to(at::kDouble);
+  const at::Tensor normed = x * at::rsqrt(x.square().mean(1, true) + kEps) *
+                            problem.norm_D.to(at::kDouble);
   const at::Tensor want_nll =
-      -at::log_softmax(normed.mm(problem.head_VD.t()), 1)
+      -at::log_softmax(normed.mm(problem.head_VD.to(at::kDouble).t()), 1)
            .gather(1, LongTensor(problem.labels).unsqueeze(1))
            .squeeze(1);
   const at::Tensor want = want_nll.sum() * kScale;
