@@ -269,11 +269,12 @@ absl::Status JobBook::ReadFailed(ResumeCommand& resume) {
   if (absl::IsNotFound(job.status())) return absl::OkStatus();
   if (!job.ok()) return job.status();
   if (job->status().state() != v1::JOB_STATE_FAILED) return absl::OkStatus();
-  ResumeCommand::Failed& failed = resume.failed.emplace();
+  ResumeCommand::Failed failed;
   failed.job = *std::move(job);
   FT_ASSIGN_OR_RETURN(failed.last_event_seq,
                       parts_.store.LastEventSeq(resume.job_id));
   failed.inputs = CheckInputs(failed.job);
+  resume.failed = std::move(failed);
   return absl::OkStatus();
 }
 
