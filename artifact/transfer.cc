@@ -144,7 +144,8 @@ absl::Status ArtifactTransfer::UploadOnce(const std::string& path,
     return absl::OkStatus();
   }
   // A coordinator that was started anew meanwhile has the bytes, but no longer
-  // the upload: it is begun again.
+  // the upload; or another sends the same file, and gets in between. It is
+  // begun again.
   const auto begin_again = [](const absl::Status& status) {
     return absl::IsNotFound(status) || absl::IsOutOfRange(status)
                ? absl::UnavailableError(status.message())

@@ -35,11 +35,10 @@ absl::StatusOr<HostPort> ParseLoopbackAddress(absl::string_view text) {
   const bool is_loopback = address.host == "localhost" ||
                            address.host == "::1" || address.host == "127.0.0.1";
   if (!is_loopback) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(text,
-                     " is not 127.0.0.1, [::1] or localhost: without TLS a "
-                     "token would cross the "
-                     "network in clear text; use 127.0.0.1"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        text,
+        " is not 127.0.0.1, [::1] or localhost: without TLS a token would "
+        "cross the network in clear text"));
   }
   return address;
 }

@@ -7,6 +7,7 @@
 // processor lacks.
 
 #include "kernels/cpu_kernels.h"
+#include "kernels/nf4_table.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -287,34 +288,6 @@ void TileSquares(int64_t n, const float* x, double* tiles) {
   }
 }
 
-// kernels/nf4.h has the table; its array would be read through an inline
-// function here.
-constexpr float kNf4[16] = {
-    -1.0f,
-    -0.6961928009986877f,
-    -0.5250730514526367f,
-    -0.39491748809814453f,
-    -0.28444138169288635f,
-    -0.18477343022823334f,
-    -0.09105003625154495f,
-    0.0f,
-    0.07958029955625534f,
-    0.16093020141124725f,
-    0.24611230194568634f,
-    0.33791524171829224f,
-    0.44070982933044434f,
-    0.5626170039176941f,
-    0.7229568362236023f,
-    1.0f,
-};
-// Between them, as bitsandbytes compares.
-constexpr float kNf4Midpoints[15] = {
-    -0.8480963706970215f,   -0.6106328964233398f,  -0.4599952697753906f,
-    -0.33967941999435425f,  -0.23460739850997925f, -0.13791173696517944f,
-    -0.045525018125772476f, 0.03979014977812767f,  0.120255246758461f,
-    0.2035212516784668f,    0.2920137643814087f,   0.3893125355243683f,
-    0.5016634464263916f,    0.6427869200706482f,   0.8614784479141235f,
-};
 constexpr int kNf4BlockSize = 64;
 constexpr int kNf4Zero = 7;
 
@@ -361,8 +334,8 @@ void Nf4DequantizeBlock(int count, const uint8_t* packed, float absmax,
                         float* x) {
   int i = 0;
 #if defined(__AVX2__)
-  const __m256 low = _mm256_loadu_ps(kNf4);
-  const __m256 high = _mm256_loadu_ps(kNf4 + 8);
+  const __m256 low = _mm256_loadu_ps(kNf4Values);
+  const __m256 high = _mm256_loadu_ps(kNf4Values + 8);
   const __m256 scale = _mm256_set1_ps(absmax);
   // Bit 3 of a code chooses the half of the table.
   const auto look_up = [&](__m256i codes) {
@@ -385,7 +358,7 @@ void Nf4DequantizeBlock(int count, const uint8_t* packed, float absmax,
 #endif
   for (; i < count; ++i) {
     const int byte = packed[i / 2];
-    x[i] = kNf4[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax;
+    x[i] = kNf4Values[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax;
   }
 }
 

@@ -15,33 +15,12 @@
 
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 
 namespace ft {
 
 inline constexpr int64_t kNf4Block = 64;
-
-// The values that codes stand for, ascending, from -1 to 1.
-inline constexpr std::array<float, 16> kNf4Values = {
-    -1.0f,
-    -0.6961928009986877f,
-    -0.5250730514526367f,
-    -0.39491748809814453f,
-    -0.28444138169288635f,
-    -0.18477343022823334f,
-    -0.09105003625154495f,
-    0.0f,
-    0.07958029955625534f,
-    0.16093020141124725f,
-    0.24611230194568634f,
-    0.33791524171829224f,
-    0.44070982933044434f,
-    0.5626170039176941f,
-    0.7229568362236023f,
-    1.0f,
-};
 
 constexpr int64_t Nf4Blocks(int64_t weights) {
   return (weights + kNf4Block - 1) / kNf4Block;

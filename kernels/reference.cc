@@ -11,6 +11,7 @@
 #include "kernels/global_norm.h"
 #include "kernels/low_rank.h"
 #include "kernels/nf4.h"
+#include "kernels/nf4_table.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"

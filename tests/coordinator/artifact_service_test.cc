@@ -246,13 +246,7 @@ TEST_F(ServiceTest, AWorkerUploadsForACurrentEpochOnly) {
   worker.Update(job_id, epoch, [](auto& update) {
     update.mutable_ended()->set_cause(v1::ATTEMPT_CAUSE_INVALID_ARGUMENT);
   });
-  v1::WatchJobRequest watch;
-  watch.set_job_id(job_id);
-  auto context = Admin();
-  auto events = jobs_->WatchJob(context.get(), watch);
-  v1::WatchJobResponse message;
-  while (events->Read(&message)) {
-  }
+  WatchToTheEnd(job_id);
   upload.Send(Worker().get(), id, 0, 7);
   EXPECT_EQ(ReasonOf(upload.status()), "STALE_EPOCH");
 }

@@ -193,13 +193,7 @@ TEST_F(NetworkTest, AStaleEpochIsRefusedByEveryWrite) {
   worker.Update(job_id, epoch, [](auto& update) {
     update.mutable_ended()->set_cause(v1::ATTEMPT_CAUSE_STOPPED);
   });
-  v1::WatchJobRequest watch;
-  watch.set_job_id(job_id);
-  auto context = Admin();
-  auto events = jobs_->WatchJob(context.get(), watch);
-  v1::WatchJobResponse message;
-  while (events->Read(&message)) {
-  }
+  WatchToTheEnd(job_id);
 
   const auto is_stale = [](const grpc::Status& status) {
     return ReasonOf(FromGrpcStatus(status)) == "STALE_EPOCH";

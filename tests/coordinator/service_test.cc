@@ -247,13 +247,7 @@ TEST_F(ServiceTest, CancelReachesTheWorkerAtOnce) {
   worker.Update(job_id, epoch, [](auto& update) {
     update.mutable_ended()->set_cause(v1::ATTEMPT_CAUSE_STOPPED);
   });
-  v1::WatchJobRequest watch;
-  watch.set_job_id(job_id);
-  auto context = Admin();
-  auto events = jobs_->WatchJob(context.get(), watch);
-  v1::WatchJobResponse message;
-  while (events->Read(&message)) {
-  }
+  WatchToTheEnd(job_id);
   EXPECT_EQ(Get(job_id).status().state(), v1::JOB_STATE_CANCELLED);
 }
 
@@ -296,14 +290,7 @@ TEST_F(ServiceTest, AFailedJobIsResumedIfItsDataAreThere) {
   worker.Update(job_id, start.epoch(), [](v1::AttemptUpdate& update) {
     update.mutable_ended()->set_cause(v1::ATTEMPT_CAUSE_OOM_HOST);
   });
-  v1::WatchJobRequest watch;
-  watch.set_job_id(job_id);
-  auto context = Admin();
-  auto events = jobs_->WatchJob(context.get(), watch);
-  v1::WatchJobResponse message;
-  while (events->Read(&message)) {
-  }
-  EXPECT_TRUE(events->Finish().ok());
+  EXPECT_TRUE(WatchToTheEnd(job_id).ok());
   ASSERT_EQ(Get(job_id).status().state(), v1::JOB_STATE_FAILED);
 
   v1::ResumeJobRequest resume;

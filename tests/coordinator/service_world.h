@@ -177,6 +177,17 @@ class ServiceTest : public ::testing::Test {
     if (!status.ok()) return FromGrpcStatus(status);
     return job;
   }
+  // Reads the job's watch until it ends: with the job, if all is well.
+  grpc::Status WatchToTheEnd(const std::string& job_id) {
+    v1::WatchJobRequest request;
+    request.set_job_id(job_id);
+    const auto context = Admin();
+    const auto events = jobs_->WatchJob(context.get(), request);
+    v1::WatchJobResponse message;
+    while (events->Read(&message)) {
+    }
+    return events->Finish();
+  }
   v1::Job Get(const std::string& job_id) {
     v1::GetJobRequest request;
     request.set_job_id(job_id);

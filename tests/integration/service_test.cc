@@ -177,13 +177,19 @@ std::string WriteJob(const User& user, const std::string& yaml) {
   return absl::StrCat("'", file, "'");
 }
 
+// A service with a long job, a rank a worker, that runs.
+std::string StartJob(User& user, int workers) {
+  user.Must(absl::StrCat("up --workers ", workers));
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  const std::string id = user.Must(absl::StrCat(
+      "submit ", WriteJob(user, TinyChat(workers, 3000)), " -o name"));
+  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  return id;
+}
+
 TEST(ServiceTest, DownKeepsTheLastStepAndTheNextUpGoesOn) {
   User user;
-  user.Must("up --workers 2");
-  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
-  const std::string id = user.Must(
-      absl::StrCat("submit ", WriteJob(user, TinyChat(2, 3000)), " -o name"));
-  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  const std::string id = StartJob(user, 2);
   user.Must("down");
   user.Must("up --workers 2");
   const std::string events = user.Must("events " + id);
@@ -199,11 +205,7 @@ TEST(ServiceTest, DownKeepsTheLastStepAndTheNextUpGoesOn) {
 
 TEST(ServiceTest, DownDoesNotWaitForAJobThatNobodyWouldStore) {
   User user;
-  user.Must("up --workers 1");
-  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
-  const std::string id = user.Must(
-      absl::StrCat("submit ", WriteJob(user, TinyChat(1, 3000)), " -o name"));
-  user.Must(absl::StrCat("wait ", id, " --for RUNNING --timeout 60"));
+  const std::string id = StartJob(user, 1);
   ASSERT_EQ(kill(user.PidOf("coordinator"), SIGKILL), 0);
   const absl::Time begin = absl::Now();
   const Said down = user.Run("down --grace 120");
