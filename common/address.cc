@@ -37,8 +37,8 @@ absl::StatusOr<HostPort> ParseLoopbackAddress(absl::string_view text) {
   if (!is_loopback) {
     return absl::InvalidArgumentError(absl::StrCat(
         text,
-        " is not 127.0.0.1, [::1] or localhost: without TLS a token would "
-        "cross the network in clear text"));
+        " is no loopback address (127.0.0.1, [::1] or localhost): without TLS "
+        "a token would cross the network in clear text"));
   }
   return address;
 }
