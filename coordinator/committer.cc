@@ -103,9 +103,9 @@ void Committer::RunCore() {
       }
       if (core_.wants_schedule() && now >= next_schedule && !stopping) {
         Apply({.what = ScheduleCommand{}});
-        // A long plan must not starve the mailbox: one fifth of the time.
+        // A long plan must not starve the mailbox: one tenth of the time.
         const absl::Duration end = clock_.Monotonic();
-        next_schedule = end + std::max(kScheduleEvery, 4 * (end - now));
+        next_schedule = end + std::max(kScheduleEvery, 9 * (end - now));
       }
       wants_schedule = core_.wants_schedule();
     }

@@ -44,13 +44,13 @@ void Core::On(const ScheduleCommand&) {
   for (const auto& [job_id, live] : live_) {
     if (live.not_before <= clock_.now()) continue;
     plan.waiting.push_back(
-        {.job_id = job_id,
-         .kind = "BACKOFF",
-         .reason = absl::StrCat(
-             "waits ",
-             absl::FormatDuration(absl::Trunc(live.not_before - clock_.now(),
-                                              absl::Milliseconds(100))),
-             " after an attempt that failed")});
+        {job_id, std::make_shared<const WaitReason>(WaitReason{
+                     "BACKOFF",
+                     absl::StrCat("waits ",
+                                  absl::FormatDuration(absl::Trunc(
+                                      live.not_before - clock_.now(),
+                                      absl::Milliseconds(100))),
+                                  " after an attempt that failed")})});
   }
   Emit(WaitingChanged{
       std::make_shared<std::vector<Waiting>>(std::move(plan.waiting))});
@@ -58,6 +58,7 @@ void Core::On(const ScheduleCommand&) {
 
 std::vector<GangDemand> Core::Demands() const {
   std::vector<GangDemand> demands;
+  demands.reserve(live_.size());
   for (const auto& [job_id, live] : live_) {
     const v1::JobState state = live.job.status().state();
     if (state != v1::JOB_STATE_QUEUED && state != v1::JOB_STATE_RECOVERING) {

@@ -63,7 +63,7 @@ void EffectRouter::Explain(v1::Job& job) const {
   absl::MutexLock hold(&mutex_);
   const auto entry = waiting_.find(job.job_id());
   if (entry == waiting_.end()) return;
-  job.mutable_status()->set_waiting_for(entry->second->reason);
+  job.mutable_status()->set_waiting_for(entry->second->why->text);
   job.mutable_status()->set_jobs_ahead(entry->second->jobs_ahead);
 }
 
@@ -78,7 +78,7 @@ std::map<std::pair<v1::JobState, std::string>, int> EffectRouter::CountJobs()
 std::map<std::string, int> EffectRouter::CountWaiting() const {
   absl::MutexLock hold(&mutex_);
   std::map<std::string, int> counts;
-  for (const auto& [job_id, waiting] : waiting_) ++counts[waiting->kind];
+  for (const auto& [job_id, waiting] : waiting_) ++counts[waiting->why->kind];
   return counts;
 }
 

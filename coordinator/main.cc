@@ -10,6 +10,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/failpoint.h"
 #include "common/file.h"
@@ -47,6 +48,9 @@ absl::Status WriteEndpoints(const std::string& path,
 
 int Run(CoordinatorConfig config, const std::string& endpoint_file,
         const std::string& failpoints) {
+  // Distributions build abseil with its lock-order checks, which cost a
+  // coordinator under load a few per cent; tests keep them.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   KeepPrivate();
   TakeDescriptors();
   SetSyncFailureHandler(Die);

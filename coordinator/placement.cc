@@ -42,7 +42,7 @@ std::vector<Bucket> Buckets(const GangDemand& demand,
   for (const WorkerOffer& offer : offers) {
     if (!Matches(demand, offer)) continue;
     const std::string isa = demand.one_isa_class ? offer.isa_class : "";
-    const std::string& digest = offer.models.at(demand.model);
+    const std::string& digest = offer.models.find(demand.model)->second;
     Bucket& bucket = buckets[{isa, digest}];
     bucket.isa_class = offer.isa_class;
     bucket.model_digest = digest;

@@ -6,29 +6,32 @@
 
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "ft/v1/resources.pb.h"
 
 namespace ft {
 
-// What a job wants.
+// What a job wants. The texts are the job's own and must outlive this: a plan
+// is made of thousands of them, many times a second.
 struct GangDemand {
-  std::string job_id;
+  absl::string_view job_id;
   int32_t priority = 50;
   int64_t submit_seq = 0;
   int32_t ranks = 1;
 
-  std::string model;         // Name under the workers' model roots.
-  std::string model_digest;  // Empty: any, but the same for the whole gang.
+  absl::string_view model;         // Name under the workers' model roots.
+  absl::string_view model_digest;  // Empty: any, but one for the whole gang.
 
   // Results must not depend on where it runs: one ISA class for the gang.
   bool one_isa_class = true;
-  std::string isa_class;  // Of earlier attempts; empty: any.
+  absl::string_view isa_class;  // Of earlier attempts; empty: any.
 
   // Taken only where nothing else fits: a crash happened there.
   std::set<std::string> avoid_workers;
@@ -41,7 +44,7 @@ struct GangDemand {
 struct WorkerOffer {
   std::string worker_id;
   std::string isa_class;
-  std::map<std::string, std::string> models;  // Name to digest.
+  std::map<std::string, std::string, std::less<>> models;  // Name to digest.
 
   // Every slot, and for those in use by whom; held slots are free to their job.
   struct SlotOffer {

@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,15 @@ struct PlannedGang {
   Gang gang;
 };
 
+struct WaitReason {
+  std::string kind;  // NO_WORKER, NO_MODEL, NOT_ENOUGH_FREE, NEVER_FITS,
+                     // BACKOFF.
+  std::string text;  // For people.
+};
+
 struct Waiting {
   std::string job_id;
-  std::string kind = {};    // NO_WORKER, NO_MODEL, NOT_ENOUGH_FREE, NEVER_FITS,
-                            // BACKOFF.
-  std::string reason = {};  // For people.
+  std::shared_ptr<const WaitReason> why;  // Never null; often that of many.
   int32_t jobs_ahead = 0;
 };
 

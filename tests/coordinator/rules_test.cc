@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <deque>
 
 #include "coordinator/job_state.h"
 #include "coordinator/lease_table.h"
@@ -338,7 +339,7 @@ WorkerOffer Offer(const std::string& id, int slots,
   return offer;
 }
 
-GangDemand Demand(const std::string& id, int ranks, int64_t seq = 1) {
+GangDemand Demand(absl::string_view id, int ranks, int64_t seq = 1) {
   return {.job_id = id, .submit_seq = seq, .ranks = ranks, .model = "tiny"};
 }
 
@@ -406,7 +407,7 @@ TEST(SchedulerTest, PriorityGoesFirstThenAge) {
       MakePlan({young, old, urgent}, {Offer("a", 1), Offer("b", 1)});
   EXPECT_THAT(Placed(plan), ElementsAre("urgent", "old"));
   ASSERT_EQ(plan.waiting.size(), 1u);
-  EXPECT_EQ(plan.waiting[0].kind, "NOT_ENOUGH_FREE");
+  EXPECT_EQ(plan.waiting[0].why->kind, "NOT_ENOUGH_FREE");
 }
 
 TEST(SchedulerTest, ALargeGangIsNotStarvedBySmallOnes) {
@@ -421,8 +422,8 @@ TEST(SchedulerTest, AGangThatCanNeverFitBlocksNobody) {
   const Plan plan =
       MakePlan({Demand("huge", 8, 1), Demand("small", 1, 2)}, {Offer("a", 2)});
   EXPECT_THAT(Placed(plan), ElementsAre("small"));
-  EXPECT_EQ(plan.waiting[0].kind, "NEVER_FITS");
-  EXPECT_THAT(plan.waiting[0].reason, HasSubstr("wants 8 slots"));
+  EXPECT_EQ(plan.waiting[0].why->kind, "NEVER_FITS");
+  EXPECT_THAT(plan.waiting[0].why->text, HasSubstr("wants 8 slots"));
 }
 
 TEST(SchedulerTest, AShapeThatFailedIsNotTriedAgainButForItsHolder) {
@@ -435,7 +436,7 @@ TEST(SchedulerTest, AShapeThatFailedIsNotTriedAgainButForItsHolder) {
   ASSERT_EQ(plan.waiting.size(), 2u);
   EXPECT_EQ(plan.waiting[1].job_id, "second");
   EXPECT_EQ(plan.waiting[1].jobs_ahead, 1);
-  EXPECT_EQ(plan.waiting[1].kind, "NOT_ENOUGH_FREE");
+  EXPECT_EQ(plan.waiting[1].why->kind, "NOT_ENOUGH_FREE");
 }
 
 TEST(SchedulerTest, AJobThatHoldsPartOfItsGangIsNotKeptFromTheRest) {
@@ -449,9 +450,11 @@ TEST(SchedulerTest, AJobThatHoldsPartOfItsGangIsNotKeptFromTheRest) {
 TEST(SchedulerTest, ALargeQueueOverALargeFleetIsPlannedQuickly) {
   std::vector<WorkerOffer> fleet;
   for (int i = 0; i < 200; ++i) fleet.push_back(Offer(absl::StrCat(i), 4));
+  std::deque<std::string> ids;
   std::vector<GangDemand> queue;
   for (int i = 0; i < 10'000; ++i) {
-    queue.push_back(Demand(absl::StrCat("job-", i), 1 + i % 4, i));
+    ids.push_back(absl::StrCat("job-", i));
+    queue.push_back(Demand(ids.back(), 1 + i % 4, i));
   }
   const Plan plan = MakePlan(queue, fleet);
   size_t ranks = 0;
@@ -465,9 +468,9 @@ TEST(SchedulerTest, ALargeQueueOverALargeFleetIsPlannedQuickly) {
 TEST(SchedulerTest, TheReasonNamesTheConstraintWhoseRemovalStartsTheJob) {
   GangDemand other_model = Demand("j", 1);
   other_model.model = "huge";
-  EXPECT_EQ(MakePlan({other_model}, {Offer("a", 1)}).waiting[0].kind,
+  EXPECT_EQ(MakePlan({other_model}, {Offer("a", 1)}).waiting[0].why->kind,
             "NO_MODEL");
-  EXPECT_EQ(MakePlan({Demand("j", 1)}, {}).waiting[0].kind, "NO_WORKER");
+  EXPECT_EQ(MakePlan({Demand("j", 1)}, {}).waiting[0].why->kind, "NO_WORKER");
 }
 
 // --- Time --------------------------------------------------------------------

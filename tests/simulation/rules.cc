@@ -3,6 +3,7 @@
 #include "tests/simulation/rules.h"
 
 #include <algorithm>
+#include <deque>
 #include <tuple>
 #include <vector>
 
@@ -374,6 +375,7 @@ absl::Time Rules::EndedSince(uint64_t epoch) const {
 // --- No room is wasted -------------------------------------------------------
 
 void Rules::OnIdle(const Fleet& fleet) {
+  std::deque<v1::Job> rows;  // The demands' texts.
   std::vector<GangDemand> demands;
   // By slot the newest epoch there, and the job that it is held for; none: it
   // is in use.
@@ -381,7 +383,7 @@ void Rules::OnIdle(const Fleet& fleet) {
       taken;
   for (const auto& [job_id, state] : states_) {
     if (IsTerminal(state)) continue;
-    const v1::Job row = store_.GetJob(job_id).value();
+    const v1::Job& row = rows.emplace_back(store_.GetJob(job_id).value());
     const v1::JobStatus& status = row.status();
     if (WantsAPlace(state)) {
       // In a back-off whose end only the core's clock knows.
