@@ -105,19 +105,8 @@ class Bench {
 
  private:
   void Assemble(const StepOptions& options) {
-    std::vector<PartitionInput> inputs;
-    for (const NamedParameter& parameter : model_->Trainables()) {
-      inputs.push_back({.name = parameter.name,
-                        .shape = parameter.tensor.sizes().vec(),
-                        .unit = parameter.unit,
-                        .decays = parameter.decays});
-    }
-    optimizer_ = std::make_unique<ShardedOptimizer>(Partition(inputs, 1),
-                                                    ZeroOptions{}, *ranks_[0]);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      model_->Bind(i, optimizer_->ParameterView(i),
-                   optimizer_->GradientView(i));
-    }
+    sharded_ =
+        std::make_unique<ShardedModel>(*model_, ShardingOptions{}, *ranks_[0]);
     loader_ = std::make_unique<Loader>(
         case_.rows, LoaderOptions{.sequences = case_.sequences,
                                   .micro = case_.sequences,
@@ -126,13 +115,13 @@ class Bench {
         TrainerConfig{.max_grad_norm = MaxGradNorm(options.number),
                       .schedule = {.kind = ScheduleKind::kConstant,
                                    .peak = kLearningRate}},
-        *model_, objective_, *optimizer_, *loader_, *ranks_[0]);
+        *sharded_, objective_, *loader_, *ranks_[0]);
   }
 
   StepCase case_;
   std::unique_ptr<Transformer> model_;
   std::vector<std::unique_ptr<Collective>> ranks_ = MakeThreadCollectives(1);
-  std::unique_ptr<ShardedOptimizer> optimizer_;
+  std::unique_ptr<ShardedModel> sharded_;
   const Sft objective_;
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<Trainer> trainer_;

@@ -70,12 +70,13 @@ void Core::On(const CommitArtifactCommand& commit) {
       CommitCheckpoint(commit, *live);
       return;
     case v1::ARTIFACT_KIND_ADAPTER:
+    case v1::ARTIFACT_KIND_MODEL:
       CommitExport(commit, *live);
       return;
     default:
       AnswerError(ReasonError(
           absl::StatusCode::kInvalidArgument, v1::REASON_INVALID_REQUEST,
-          absl::StrCat("attempts commit checkpoints and adapters, not ",
+          absl::StrCat("attempts commit checkpoints, adapters and models, not ",
                        v1::ArtifactKind_Name(commit.manifest.kind()))));
   }
 }

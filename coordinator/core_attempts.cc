@@ -44,13 +44,13 @@ void Core::On(const ScheduleCommand&) {
   for (const auto& [job_id, live] : live_) {
     if (live.not_before <= clock_.now()) continue;
     plan.waiting.push_back(
-        {job_id, std::make_shared<const WaitReason>(WaitReason{
-                     "BACKOFF",
-                     absl::StrCat("waits ",
-                                  absl::FormatDuration(absl::Trunc(
-                                      live.not_before - clock_.now(),
-                                      absl::Milliseconds(100))),
-                                  " after an attempt that failed")})});
+        {job_id,
+         std::make_shared<const WaitReason>(WaitReason{
+             "BACKOFF", absl::StrCat("waits ",
+                                     absl::FormatDuration(absl::Trunc(
+                                         live.not_before - clock_.now(),
+                                         absl::Milliseconds(100))),
+                                     " after an attempt that failed")})});
   }
   Emit(WaitingChanged{
       std::make_shared<std::vector<Waiting>>(std::move(plan.waiting))});

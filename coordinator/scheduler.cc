@@ -56,12 +56,12 @@ WaitReason WhyWaiting(const GangDemand& demand,
             absl::StrCat("not enough free slots for ", demand.ranks, " rank",
                          demand.ranks == 1 ? "" : "s")};
   }
-  return {"NEVER_FITS",
-          absl::StrCat("wants ", demand.ranks,
-                       " slots; the ready workers that could run it have ",
-                       slots,
-                       " (same model digest and ISA class); add workers, or "
-                       "lower resources.ranks")};
+  return {
+      "NEVER_FITS",
+      absl::StrCat("wants ", demand.ranks,
+                   " slots; the ready workers that could run it have ", slots,
+                   " (same model digest and ISA class); add workers, or "
+                   "lower resources.ranks")};
 }
 
 // What decides whether a gang fits. Slots only get fewer in a cycle, so a shape
@@ -70,8 +70,8 @@ using Shape = std::tuple<int32_t, bool, absl::string_view, absl::string_view,
                          absl::string_view>;
 
 Shape ShapeOf(const GangDemand& demand) {
-  return {demand.ranks, demand.one_isa_class, demand.model,
-          demand.model_digest, demand.isa_class};
+  return {demand.ranks, demand.one_isa_class, demand.model, demand.model_digest,
+          demand.isa_class};
 }
 
 std::set<std::string, std::less<>> JobsWithHeldSlots(
@@ -103,8 +103,7 @@ Plan MakePlan(std::vector<GangDemand> waiting,
   const auto wait = [&plan](const GangDemand& demand,
                             std::shared_ptr<const WaitReason> why) {
     const auto ahead = static_cast<int32_t>(plan.waiting.size());
-    plan.waiting.push_back(
-        {std::string(demand.job_id), std::move(why), ahead});
+    plan.waiting.push_back({std::string(demand.job_id), std::move(why), ahead});
   };
   for (GangDemand* next : queue) {
     GangDemand& demand = *next;
@@ -120,8 +119,7 @@ Plan MakePlan(std::vector<GangDemand> waiting,
     std::optional<Gang> gang = FindGang(demand, offers);
     if (gang.has_value()) {
       TakeSlots(*gang, offers);
-      plan.placements.push_back(
-          {std::string(demand.job_id), *std::move(gang)});
+      plan.placements.push_back({std::string(demand.job_id), *std::move(gang)});
       continue;
     }
     const bool fits_empty = WouldFitEmpty(demand, offers);

@@ -63,11 +63,12 @@ absl::Status CheckNothingIsReplaced(const v1::Manifest& manifest,
 using OnFile =
     std::function<void(const v1::FileEntry& file, const std::string& path)>;
 
-// Fetches the job's adapter into `dir`; files that are there with their digest
-// are kept. Without `on_file` nothing is said.
-absl::Status FetchResult(Client& client, const v1::Job& job,
-                         const std::string& dir, bool replaces,
-                         const OnFile& on_file) {
+// Fetches the job's adapter or model into `dir` and says which it is; files
+// that are there with their digest are kept. Without `on_file` nothing is said.
+absl::StatusOr<v1::ArtifactKind> FetchResult(Client& client, const v1::Job& job,
+                                             const std::string& dir,
+                                             bool replaces,
+                                             const OnFile& on_file) {
   if (job.status().artifact_manifest_sha256().empty()) {
     return absl::FailedPreconditionError(absl::StrCat(
         job.job_id(), " is ", StateName(job.status().state()),
@@ -99,7 +100,7 @@ absl::Status FetchResult(Client& client, const v1::Job& job,
     }
     if (on_file) on_file(file, path);
   }
-  return absl::OkStatus();
+  return manifest.kind();
 }
 
 int Fetch(const GlobalOptions& options) {
@@ -115,7 +116,7 @@ int Fetch(const GlobalOptions& options) {
     FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                         Client::Connect(options));
     FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
-    return FetchResult(*client, job, dir, arguments.force, tell);
+    return FetchResult(*client, job, dir, arguments.force, tell).status();
   };
   const absl::Status status = fetch();
   if (!status.ok()) return Fail(status);
@@ -144,10 +145,14 @@ int Chat(const GlobalOptions& options) {
       FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                           Client::Connect(options));
       FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
-      adapter = JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
-      FT_RETURN_IF_ERROR(FetchResult(*client, job, adapter,
-                                     /*replaces=*/true, /*on_file=*/nullptr));
-      model = job.spec().model().base();
+      const std::string result =
+          JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
+      FT_ASSIGN_OR_RETURN(const v1::ArtifactKind kind,
+                          FetchResult(*client, job, result, /*replaces=*/true,
+                                      /*on_file=*/nullptr));
+      const bool is_model = kind == v1::ARTIFACT_KIND_MODEL;
+      model = is_model ? result : job.spec().model().base();
+      if (!is_model) adapter = result;
     }
     FT_ASSIGN_OR_RETURN(const std::string dir, ModelDir(model));
     words = {"chat", "--model", dir, "--max_new_tokens",
@@ -295,7 +300,7 @@ int ReleaseWorker(const GlobalOptions& options) {
 void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
   CLI::App* command = app.add_subcommand(
       "fetch",
-      "Download a job's adapter; what was begun is continued\n\n  ftctl fetch "
+      "Download a job's result; what was begun is continued\n\n  ftctl fetch "
       "JOB   into the folder JOB\n  ftctl fetch JOB out/ --force");
   command->group("Results");
   command->add_option("job", arguments.job, "A job's id")->required();

@@ -51,6 +51,10 @@ StepPlan Loader::Plan(const Cursor& cursor) const {
     const int64_t in_round = (place - cursor.index) % per_round;
     if (in_round == 0) {
       plan.rounds.emplace_back(options_.last_lane - options_.first_lane);
+      // The first lane is dealt to first.
+      const int64_t dealt = std::min(per_round, end - place);
+      plan.most_batches.push_back(
+          options_.packing ? 1 : (dealt + options_.lanes - 1) / options_.lanes);
     }
     const int64_t index = options_.shuffle ? permutation(place) : place;
     const TokenizedExample& example = examples_[index];

@@ -48,6 +48,8 @@ struct StepPlan {
   // rounds[r][l]: what lane first_lane + l does in round r. Without packing a
   // lane has a micro-batch an example; a lane without examples has none.
   std::vector<std::vector<std::vector<MicroBatch>>> rounds;
+  // By round: the micro-batches of the lane, of any rank, that has most.
+  std::vector<int64_t> most_batches;
   // Of all lanes of all ranks.
   int64_t targets = 0;
   int64_t tokens = 0;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
@@ -122,6 +123,21 @@ void RemoveAbandoned(const std::string& dir, const std::string& begin) {
 }
 
 }  // namespace
+
+absl::Status CopyModelText(const std::string& from, const std::string& to) {
+  FT_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                      ModelFileNames(from));
+  FT_ASSIGN_OR_RETURN(const std::vector<std::string> weights,
+                      WeightFileNames(from));
+  for (const std::string& name : names) {
+    if (name == "config.json" ||
+        std::count(weights.begin(), weights.end(), name) > 0) {
+      continue;
+    }
+    FT_RETURN_IF_ERROR(LinkOrCopy(JoinPath(from, name), JoinPath(to, name)));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status PublishDirectory(
     const std::string& target,

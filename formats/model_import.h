@@ -32,6 +32,11 @@ using ImportProgressFn = std::function<void(const ImportProgress&)>;
 absl::Status ImportModel(const std::string& source, const std::string& out_dir,
                          const ImportProgressFn& progress = nullptr);
 
+// Copies what belongs to the model in `from` besides weights and config.json
+// into the folder `to`: tokenizer, template, generation config. Hard links
+// where the file system allows it.
+absl::Status CopyModelText(const std::string& from, const std::string& to);
+
 // Lets `fill` write into a new folder beside `target`, then renames it there;
 // durable when it returns OK. Nothing is left behind on error; what a killed
 // run left is removed by the next. ALREADY_EXISTS: `target` is there.

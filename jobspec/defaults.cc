@@ -96,7 +96,9 @@ void ApplyDefaults(v1::JobSpec& spec) {
   if (!spec.has_priority()) spec.set_priority(50);
   if (!spec.has_preemptible()) spec.set_preemptible(false);
   if (spec.model().recompute() == 0) {
-    spec.mutable_model()->set_recompute(v1::RECOMPUTE_NONE);
+    spec.mutable_model()->set_recompute(spec.parallelism().zero_stage() == 3
+                                            ? v1::RECOMPUTE_BLOCK
+                                            : v1::RECOMPUTE_NONE);
   }
   DefaultData(*spec.mutable_data());
   if (spec.adaptation().has_lora()) {
@@ -107,6 +109,9 @@ void ApplyDefaults(v1::JobSpec& spec) {
   }
   if (spec.optimizer().has_adamw()) {
     DefaultAdamW(*spec.mutable_optimizer()->mutable_adamw());
+  }
+  if (spec.optimizer().has_adamw_8bit()) {
+    DefaultAdamW(*spec.mutable_optimizer()->mutable_adamw_8bit());
   }
   DefaultSchedule(*spec.mutable_schedule());
   DefaultResources(*spec.mutable_resources());

@@ -129,8 +129,8 @@ void Validator::Model() {
       "model.base", "name a model of the worker's model root");
   if (base.size() > 1024) Wrong("model.base", "is longer than 1,024 bytes");
   NotYet(spec_.model().adapter().empty(), "model.adapter", "leave it out");
-  NotYet(spec_.model().recompute() <= v1::RECOMPUTE_NONE, "model.recompute",
-         "write none");
+  NotYet(spec_.model().recompute() != v1::RECOMPUTE_AUTO, "model.recompute",
+         "write none or block");
 }
 
 void Validator::Dataset(const v1::Dataset& dataset, const std::string& path) {
@@ -223,9 +223,14 @@ void Validator::Adaptation() {
   const auto method = spec_.adaptation().method_case();
   Require(method != v1::Adaptation::METHOD_NOT_SET, "adaptation",
           "adaptation: lora");
-  NotYet(method == v1::Adaptation::METHOD_NOT_SET ||
-             method == v1::Adaptation::kLora,
-         "adaptation", "write lora");
+  NotYet(method != v1::Adaptation::kBottleneck, "adaptation",
+         "write lora, full or freeze");
+  if (method == v1::Adaptation::kFreeze &&
+      spec_.adaptation().freeze().last_blocks() == 0) {
+    Wrong("adaptation.freeze.last_blocks",
+          "is missing or 0: nothing would learn; write 2 for the last two "
+          "blocks, -2 for the first two");
+  }
   NotYet(!spec_.has_quantization(), "quantization", "leave it out");
   if (method != v1::Adaptation::kLora) return;
   const v1::Lora& lora = spec_.adaptation().lora();
@@ -252,22 +257,33 @@ void Validator::Adaptation() {
 
 void Validator::Optimizer() {
   const auto kind = spec_.optimizer().kind_case();
-  NotYet(kind == v1::Optimizer::KIND_NOT_SET || kind == v1::Optimizer::kAdamw,
-         "optimizer", "write adamw");
-  const v1::AdamW& adamw = spec_.optimizer().adamw();
+  const bool is_8_bit = kind == v1::Optimizer::kAdamw8Bit;
+  NotYet(kind == v1::Optimizer::KIND_NOT_SET || kind == v1::Optimizer::kAdamw ||
+             is_8_bit,
+         "optimizer", "write adamw or adamw_8bit");
+  const v1::AdamW& adamw =
+      is_8_bit ? spec_.optimizer().adamw_8bit() : spec_.optimizer().adamw();
+  const std::string name =
+      is_8_bit ? "optimizer.adamw_8bit." : "optimizer.adamw.";
+  if (is_8_bit && spec_.parallelism().has_zero_stage() &&
+      spec_.parallelism().zero_stage() == 0) {
+    Wrong("parallelism.zero_stage",
+          "0 does not go with adamw_8bit, which is there to save memory; write "
+          "1, or leave it out");
+  }
   for (const auto& [value, field] :
        {std::pair{adamw.has_beta1() ? adamw.beta1() : 0.9, "beta1"},
         std::pair{adamw.has_beta2() ? adamw.beta2() : 0.999, "beta2"}}) {
     if (!(value >= 0 && value < 1)) {
-      Wrong(absl::StrCat("optimizer.adamw.", field),
+      Wrong(absl::StrCat(name, field),
             absl::StrCat(value, " is not in [0, 1)"));
     }
   }
   if (adamw.has_eps() && !(IsMagnitude(adamw.eps()) && adamw.eps() > 0)) {
-    Wrong("optimizer.adamw.eps", "must be above 0");
+    Wrong(name + "eps", "must be above 0");
   }
   if (!IsMagnitude(adamw.weight_decay())) {
-    Wrong("optimizer.adamw.weight_decay", "is negative or not finite");
+    Wrong(name + "weight_decay", "is negative or not finite");
   }
 }
 
@@ -308,7 +324,11 @@ void Validator::Execution() {
   if (spec_.parallelism().has_zero_stage()) {
     const int32_t stage = spec_.parallelism().zero_stage();
     InRange(stage, 0, 3, "parallelism.zero_stage");
-    NotYet(stage < 2 || stage > 3, "parallelism.zero_stage", "write 0 or 1");
+    if (stage == 3 && spec_.model().recompute() == v1::RECOMPUTE_NONE) {
+      Wrong("model.recompute",
+            "none does not go with parallelism.zero_stage 3, which gathers a "
+            "block's weights once for each pass; write block, or leave it out");
+    }
   }
   NotYet(spec_.parallelism().offload() <= v1::OFFLOAD_NONE,
          "parallelism.offload", "write none");

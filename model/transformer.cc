@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -99,9 +101,9 @@ std::vector<Linear*> Transformer::AllLinears() {
 }
 
 void Transformer::AddTrainable(const std::string& name, at::Tensor& tensor,
-                               int64_t unit, bool decays) {
+                               int64_t unit, bool decays, bool is_adapter) {
   tensor.set_requires_grad(true);
-  trainables_.push_back({name, &tensor, unit, decays});
+  trainables_.push_back({name, &tensor, unit, decays, is_adapter});
 }
 
 absl::Status Transformer::AddLora(const LoraConfig& config) {
@@ -119,8 +121,10 @@ absl::Status Transformer::AddLora(const LoraConfig& config) {
     linear.lora_A = DrawA(config.lora_rank, linear.weight.size(1), config.seed,
                           linear.module);
     linear.lora_B = at::zeros({linear.weight.size(0), config.lora_rank});
-    AddTrainable(linear.module + ".lora_A", linear.lora_A, unit, true);
-    AddTrainable(linear.module + ".lora_B", linear.lora_B, unit, true);
+    AddTrainable(linear.module + ".lora_A", linear.lora_A, unit, true,
+                 /*is_adapter=*/true);
+    AddTrainable(linear.module + ".lora_B", linear.lora_B, unit, true,
+                 /*is_adapter=*/true);
   }
   return absl::OkStatus();
 }
@@ -178,46 +182,54 @@ void Transformer::EnableAdapter(bool enabled) {
   for (Linear* linear : AllLinears()) linear->lora_enabled = enabled;
 }
 
-void Transformer::TrainEverything() {
-  trainables_.clear();
-  const auto own = [](at::Tensor& tensor) { tensor = tensor.clone(); };
-  own(embedding_VD_);
-  AddTrainable("model.embed_tokens.weight", embedding_VD_, -1, true);
+void Transformer::VisitWeights(const WeightVisitor& visit) {
+  visit("model.embed_tokens.weight", embedding_VD_, kEmbeddingUnit, true);
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
     Block& block = blocks_[layer];
     const std::string prefix = absl::StrCat("model.layers.", layer, ".");
     const auto unit = static_cast<int64_t>(layer);
-    own(block.input_norm_D);
-    AddTrainable(prefix + "input_layernorm.weight", block.input_norm_D, unit,
-                 false);
+    visit(prefix + "input_layernorm.weight", block.input_norm_D, unit, false);
     for (Linear* linear : block.linears()) {
       if (linear == &block.gate) {
-        own(block.post_attention_norm_D);
-        AddTrainable(prefix + "post_attention_layernorm.weight",
-                     block.post_attention_norm_D, unit, false);
+        visit(prefix + "post_attention_layernorm.weight",
+              block.post_attention_norm_D, unit, false);
       }
-      own(linear->weight);
-      AddTrainable(linear->module + ".weight", linear->weight, unit, true);
+      visit(linear->module + ".weight", linear->weight, unit, true);
       if (linear->bias.defined()) {
-        own(linear->bias);
-        AddTrainable(linear->module + ".bias", linear->bias, unit, false);
+        visit(linear->module + ".bias", linear->bias, unit, false);
       }
     }
   }
-  own(norm_D_);
-  AddTrainable("model.norm.weight", norm_D_, spec().num_layers, false);
-  if (spec().tie_word_embeddings) {
-    head_VD_ = embedding_VD_;
-  } else {
-    own(head_VD_);
-    AddTrainable("lm_head.weight", head_VD_, spec().num_layers, true);
+  visit("model.norm.weight", norm_D_, spec().num_layers, false);
+  if (!spec().tie_word_embeddings) {
+    visit("lm_head.weight", head_VD_, spec().num_layers, true);
   }
+}
+
+void Transformer::TrainEverything() {
+  trainables_.clear();
+  VisitWeights(
+      [this](const std::string& name, at::Tensor& tensor, int64_t unit,
+             bool decays) { AddTrainable(name, tensor, unit, decays); });
+}
+
+void Transformer::TrainBlocks(int64_t last_blocks) {
+  const auto layers = static_cast<int64_t>(blocks_.size());
+  const int64_t begin =
+      std::max<int64_t>(0, last_blocks < 0 ? 0 : layers - last_blocks);
+  const int64_t end = last_blocks < 0 ? std::min(layers, -last_blocks) : layers;
+  trainables_.clear();
+  VisitWeights([&](const std::string& name, at::Tensor& tensor, int64_t unit,
+                   bool decays) {
+    if (unit >= begin && unit < end) AddTrainable(name, tensor, unit, decays);
+  });
 }
 
 std::vector<NamedParameter> Transformer::Trainables() const {
   std::vector<NamedParameter> parameters;
   for (const Slot& slot : trainables_) {
-    parameters.push_back({slot.name, *slot.tensor, slot.unit, slot.decays});
+    parameters.push_back(
+        {slot.name, *slot.tensor, slot.unit, slot.decays, slot.is_adapter});
   }
   return parameters;
 }
@@ -231,44 +243,162 @@ void Transformer::Bind(size_t index, const at::Tensor& storage,
       tensor.is_same(head_VD_) && spec().tie_word_embeddings;
   c10::NoGradGuard no_grad;
   at::Tensor view = storage.view(tensor.sizes()).detach();
-  view.copy_(tensor);
   view.set_requires_grad(true);
   view.mutable_grad() = gradient.view(tensor.sizes());
   tensor = view;
   if (is_tied_head) head_VD_ = view;
 }
 
+std::vector<Transformer::Weight> Transformer::FrozenPlaces() {
+  std::vector<Weight> places;
+  VisitWeights([&](const std::string&, at::Tensor& tensor, int64_t unit, bool) {
+    if (!tensor.requires_grad()) places.push_back({unit, &tensor});
+  });
+  return places;
+}
+
+std::vector<NamedWeight> Transformer::Weights() {
+  std::vector<NamedWeight> weights;
+  VisitWeights(
+      [&](const std::string& name, at::Tensor& tensor, int64_t unit, bool) {
+        const TensorView* source = files_.weights.Find(name);
+        FT_CHECK(source != nullptr);
+        weights.push_back({name, tensor, unit, source->dtype});
+      });
+  return weights;
+}
+
+std::vector<FrozenWeight> Transformer::FrozenWeights() {
+  std::vector<FrozenWeight> weights;
+  for (const Weight& place : FrozenPlaces()) {
+    weights.push_back({place.unit, *place.tensor});
+  }
+  return weights;
+}
+
+void Transformer::BindFrozen(size_t index, const at::Tensor& storage) {
+  at::Tensor& tensor = *FrozenPlaces()[index].tensor;
+  FT_CHECK(storage.sizes() == tensor.sizes());
+  FT_CHECK(storage.scalar_type() == tensor.scalar_type());
+  tensor = storage;
+  if (&tensor == &embedding_VD_ && spec().tie_word_embeddings) {
+    head_VD_ = embedding_VD_;
+  }
+}
+
+void Transformer::RunByUnits(UnitHooks* hooks, bool recomputes_blocks) {
+  hooks_ = hooks == nullptr ? &no_hooks_ : hooks;
+  recomputes_blocks_ = recomputes_blocks;
+}
+
+std::vector<int64_t> Transformer::HeadUnits() const {
+  if (!spec().tie_word_embeddings) return {spec().num_layers};
+  return {spec().num_layers, kEmbeddingUnit};
+}
+
+bool Transformer::Learns(const std::vector<int64_t>& units) const {
+  return std::ranges::any_of(trainables_, [&](const Slot& slot) {
+    return std::ranges::find(units, slot.unit) != units.end();
+  });
+}
+
+void Transformer::PassUnits(bool and_back) {
+  const auto layers = static_cast<int64_t>(blocks_.size());
+  const auto visit = [this](const std::vector<int64_t>& units) {
+    for (const int64_t unit : units) hooks_->Acquire(unit);
+    for (const int64_t unit : units) hooks_->Release(unit);
+  };
+  visit({kEmbeddingUnit});
+  for (int64_t unit = 0; unit < layers; ++unit) visit({unit});
+  const std::vector<int64_t> head = HeadUnits();
+  visit(head);
+  if (!and_back || trainables_.empty()) return;
+
+  const auto gradients = [this](const std::vector<int64_t>& units) {
+    if (!Learns(units)) return;
+    for (const int64_t unit : units) hooks_->BeginGradients(unit);
+    hooks_->EndGradients(units.front());
+  };
+  gradients(head);
+  const int64_t first = trainables_.front().unit;
+  for (int64_t unit = layers - 1; unit >= first && unit >= 0; --unit) {
+    if (recomputes_blocks_) visit({unit});
+    gradients({unit});
+  }
+  gradients({kEmbeddingUnit});
+}
+
 at::Tensor Transformer::Forward(const PackedBatch& batch,
                                 const NoiseKey* noise) {
-  const at::Tensor x_TD = ForwardToLast(batch, noise);
-  const Block& last = blocks_.back();
-  return Finish(last, x_TD, Attend(last, x_TD, batch, noise), noise);
+  return RunBlocks(batch, noise, at::Tensor());
 }
 
 at::Tensor Transformer::ForwardRows(const PackedBatch& batch,
                                     const std::vector<int64_t>& rows,
                                     const NoiseKey* noise) {
-  const at::Tensor x_TD = ForwardToLast(batch, noise);
-  const Block& last = blocks_.back();
-  const at::Tensor attended_TD = Attend(last, x_TD, batch, noise);
-  const at::Tensor rows_M = IndexTensor(rows);
-  return Finish(last, x_TD.index_select(0, rows_M),
-                attended_TD.index_select(0, rows_M), noise);
+  return RunBlocks(batch, noise, IndexTensor(rows));
 }
 
-at::Tensor Transformer::ForwardToLast(const PackedBatch& batch,
-                                      const NoiseKey* noise) {
+at::Tensor Transformer::RunBlocks(const PackedBatch& batch,
+                                  const NoiseKey* noise,
+                                  const at::Tensor& rows_M) {
   FT_CHECK(batch.num_tokens() > 0);
   FT_CHECK(batch.positions.size() == batch.ids.size());
   FT_CHECK(batch.cu_seqlens.back() == batch.num_tokens());
   rope_.Extend(
       *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
-  at::Tensor x_TD = at::embedding(embedding_VD_, IndexTensor(batch.ids));
-  for (size_t layer = 0; layer + 1 < blocks_.size(); ++layer) {
-    const Block& block = blocks_[layer];
-    x_TD = Finish(block, x_TD, Attend(block, x_TD, batch, noise), noise);
+  const size_t last = blocks_.size() - 1;
+  if (hooks_ == nullptr) {
+    at::Tensor x_TD = at::embedding(embedding_VD_, IndexTensor(batch.ids));
+    for (size_t layer = 0; layer <= last; ++layer) {
+      x_TD = RunBlock(blocks_[layer], x_TD, batch, noise,
+                      layer == last ? rows_M : at::Tensor());
+    }
+    return x_TD;
+  }
+
+  // The graph may run a block again when the caller's batch is gone.
+  struct Kept {
+    PackedBatch batch;
+    std::optional<NoiseKey> noise;
+    const NoiseKey* key() const { return noise ? &*noise : nullptr; }
+  };
+  const auto kept = std::make_shared<Kept>(Kept{batch, std::nullopt});
+  if (noise != nullptr) kept->noise = *noise;
+  at::Tensor x_TD = RunUnit(
+      *hooks_,
+      {.units = {kEmbeddingUnit},
+       .learns = Learns({kEmbeddingUnit}),
+       .run =
+           [this, kept](const at::Tensor&) {
+             return at::embedding(embedding_VD_, IndexTensor(kept->batch.ids));
+           }},
+      at::Tensor());
+  for (size_t layer = 0; layer <= last; ++layer) {
+    const auto unit = static_cast<int64_t>(layer);
+    const at::Tensor rows = layer == last ? rows_M : at::Tensor();
+    x_TD = RunUnit(*hooks_,
+                   {.units = {unit},
+                    .learns = Learns({unit}),
+                    .keeps_graph = !recomputes_blocks_,
+                    .run =
+                        [this, kept, layer, rows](const at::Tensor& input_TD) {
+                          return RunBlock(blocks_[layer], input_TD, kept->batch,
+                                          kept->key(), rows);
+                        }},
+                   x_TD);
   }
   return x_TD;
+}
+
+at::Tensor Transformer::RunBlock(const Block& block, const at::Tensor& x_TD,
+                                 const PackedBatch& batch,
+                                 const NoiseKey* noise,
+                                 const at::Tensor& rows_M) {
+  const at::Tensor attended_TD = Attend(block, x_TD, batch, noise);
+  if (!rows_M.defined()) return Finish(block, x_TD, attended_TD, noise);
+  return Finish(block, x_TD.index_select(0, rows_M),
+                attended_TD.index_select(0, rows_M), noise);
 }
 
 at::Tensor Transformer::Attend(const Block& block, const at::Tensor& x_TD,
@@ -297,7 +427,20 @@ at::Tensor Transformer::LossSum(const at::Tensor& hidden_TD,
                                 const std::vector<int64_t>& rows,
                                 const std::vector<int64_t>& labels,
                                 double scale, std::vector<double>* nll) const {
-  return LmHeadLoss(hidden_TD, Head(), rows, labels, scale, nll);
+  if (hooks_ == nullptr) {
+    return LmHeadLoss(hidden_TD, Head(), rows, labels, scale, nll);
+  }
+  // The head forms its gradients in the forward pass and never runs again.
+  const std::vector<int64_t> units = HeadUnits();
+  return RunUnit(*hooks_,
+                 {.units = units,
+                  .learns = Learns(units),
+                  .run =
+                      [&](const at::Tensor& input_TD) {
+                        return LmHeadLoss(input_TD, Head(), rows, labels, scale,
+                                          nll);
+                      }},
+                 hidden_TD);
 }
 
 at::Tensor Transformer::Logits(const at::Tensor& hidden_TD,

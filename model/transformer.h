@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "model/lm_head.h"
 #include "model/lora_linear.h"
 #include "model/rope.h"
+#include "model/units.h"
 
 namespace ft {
 
@@ -35,15 +37,33 @@ struct LoraConfig {
   uint64_t seed = 0;
 };
 
+inline constexpr int64_t kEmbeddingUnit = -1;
+
 // A tensor that learns. `name` is the module's with ".lora_A" or ".lora_B", or
 // the file's own name under full fine-tuning.
 struct NamedParameter {
   std::string name;
   at::Tensor tensor;  // [.., ..], fp32
-  // The unit of sharding: the block; -1 embedding, num_layers norm and head.
+  // The unit of sharding: the block; kEmbeddingUnit; num_layers norm and head.
   int64_t unit = 0;
   // Whether weight decay applies: not to norms and biases.
   bool decays = true;
+  // Whether it stands beside the model's own weights.
+  bool is_adapter = false;
+};
+
+// A tensor that does not learn.
+struct FrozenWeight {
+  int64_t unit = 0;
+  at::Tensor tensor;
+};
+
+// One of the model's own weights, under its name in the files.
+struct NamedWeight {
+  std::string name;
+  at::Tensor tensor;
+  int64_t unit = 0;
+  DType source_dtype = DType::kF32;  // In the files that it was loaded from.
 };
 
 // Not thread-safe.
@@ -65,17 +85,40 @@ class Transformer {
   // Whether generation and the forward pass use the adapter. Default: yes.
   void EnableAdapter(bool enabled);
 
-  // Makes every parameter learn (full fine-tuning).
+  // Makes every parameter learn (full fine-tuning). What learns must be bound
+  // before its values may change: until then it lies in the mapped files.
   void TrainEverything();
+
+  // Makes the weights of the last so many blocks learn; negative: of the first.
+  void TrainBlocks(int64_t last_blocks);
 
   // What learns, in forward order.
   std::vector<NamedParameter> Trainables() const;
 
-  // Puts the values of trainable `index` into `storage` (contiguous fp32, the
-  // same number of elements) and learns there from now on; its gradient is
+  // Trainable `index` lies in `storage` (contiguous fp32, the same number of
+  // elements) from now on, with the values that are there; its gradient is
   // added up in `gradient`.
   void Bind(size_t index, const at::Tensor& storage,
             const at::Tensor& gradient);
+
+  // The model's own weights, in forward order; a tied head is not told again.
+  std::vector<NamedWeight> Weights();
+
+  // What does not learn, in forward order; a tied head is not told again.
+  std::vector<FrozenWeight> FrozenWeights();
+
+  // Frozen weight `index` lies in `storage` (of its type and shape) from now
+  // on.
+  void BindFrozen(size_t index, const at::Tensor& storage);
+
+  // Runs unit by unit from now on. `hooks` must outlive the model, or be null:
+  // nothing is brought or taken. Where weights come and go, `recomputes_blocks`
+  // is required.
+  void RunByUnits(UnitHooks* hooks, bool recomputes_blocks);
+
+  // Calls the hooks as a forward pass would, and as a backward pass would if
+  // `and_back`, without a token. REQUIRES: RunByUnits was called
+  void PassUnits(bool and_back);
 
   // hidden_TD, before the final norm. `noise` names the dropout masks; null: no
   // dropout.
@@ -110,22 +153,41 @@ class Transformer {
       return {&q, &k, &v, &o, &gate, &up, &down};
     }
   };
+  struct Weight {
+    int64_t unit;
+    at::Tensor* tensor;
+  };
   // A pointer to the tensor that learns, and what else Trainables tells.
   struct Slot {
     std::string name;
     at::Tensor* tensor;
     int64_t unit;
     bool decays;
+    bool is_adapter;
   };
 
   explicit Transformer(HfDirectory files);
   absl::Status BuildBlocks();
   std::vector<Linear*> AllLinears();
+  using WeightVisitor = std::function<void(
+      const std::string& name, at::Tensor& tensor, int64_t unit, bool decays)>;
+  // The model's own weights under their names, in forward order; a tied head
+  // not again.
+  void VisitWeights(const WeightVisitor& visit);
+  std::vector<Weight> FrozenPlaces();
+  // The unit of the head, and that of the embedding where it is tied.
+  std::vector<int64_t> HeadUnits() const;
+  bool Learns(const std::vector<int64_t>& units) const;
   void AddTrainable(const std::string& name, at::Tensor& tensor, int64_t unit,
-                    bool decays);
+                    bool decays, bool is_adapter = false);
   HeadWeights Head() const;
-  // The input of the last block.
-  at::Tensor ForwardToLast(const PackedBatch& batch, const NoiseKey* noise);
+  // Embedding and blocks; `rows_M`, if defined, are the only tokens of the
+  // result.
+  at::Tensor RunBlocks(const PackedBatch& batch, const NoiseKey* noise,
+                       const at::Tensor& rows_M);
+  at::Tensor RunBlock(const Block& block, const at::Tensor& x_TD,
+                      const PackedBatch& batch, const NoiseKey* noise,
+                      const at::Tensor& rows_M);
   at::Tensor Attend(const Block& block, const at::Tensor& x_TD,
                     const PackedBatch& batch, const NoiseKey* noise);
   // What follows the attention: each token by itself.
@@ -139,6 +201,9 @@ class Transformer {
   at::Tensor norm_D_;
   std::vector<Block> blocks_;
   std::vector<Slot> trainables_;
+  NoUnitHooks no_hooks_;
+  UnitHooks* hooks_ = nullptr;  // Null: not by units.
+  bool recomputes_blocks_ = false;
 };
 
 }  // namespace ft

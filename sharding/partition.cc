@@ -25,9 +25,10 @@ int64_t NumelOf(const std::vector<int64_t>& shape) {
 }  // namespace
 
 Partition::Partition(const std::vector<PartitionInput>& inputs, int ranks,
-                     int64_t bucket_elements)
+                     int64_t bucket_elements, int64_t fragment_align)
     : ranks_(ranks) {
   FT_CHECK(ranks >= 1);
+  FT_CHECK(kShardAlign % fragment_align == 0);
   for (size_t i = 0; i < inputs.size(); ++i) {
     const PartitionInput& input = inputs[i];
     const bool begins_unit = i == 0 || inputs[i - 1].unit != input.unit;
@@ -37,7 +38,7 @@ Partition::Partition(const std::vector<PartitionInput>& inputs, int ranks,
     }
     Bucket& bucket = buckets_.back();
     bucket.used =
-        RoundUp(bucket.used, begins_unit ? kShardAlign : kFragmentAlign);
+        RoundUp(bucket.used, begins_unit ? kShardAlign : fragment_align);
     Fragment fragment{.name = input.name,
                       .shape = input.shape,
                       .unit = input.unit,

@@ -59,8 +59,10 @@ class Partition {
  public:
   // A pure function of its arguments: every rank makes the same one. Inputs in
   // forward order; those of a unit stand together. REQUIRES: ranks >= 1
+  // Tensors begin at multiples of `fragment_align`, a divisor of kShardAlign.
   Partition(const std::vector<PartitionInput>& inputs, int ranks,
-            int64_t bucket_elements = kBucketElements);
+            int64_t bucket_elements = kBucketElements,
+            int64_t fragment_align = kFragmentAlign);
 
   int ranks() const { return ranks_; }
   const std::vector<Fragment>& fragments() const { return fragments_; }

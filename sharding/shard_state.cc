@@ -13,10 +13,6 @@ namespace {
 // No tensor is larger, and sums of two stay below 2^63.
 constexpr int64_t kMaxElements = int64_t{1} << 56;
 
-int64_t SizeOf(std::span<const float> values) {
-  return static_cast<int64_t>(values.size());
-}
-
 absl::Status Missing(const std::string& name, const std::string& kind,
                      int64_t begin, int64_t end) {
   return absl::DataLossError(
@@ -32,8 +28,12 @@ absl::Status Doubled(const std::string& name, const std::string& kind,
 
 }  // namespace
 
+int64_t StateElementBytes(absl::string_view kind) {
+  return kind == kExpAvgQ8 || kind == kExpAvgSqQ8 ? 1 : 4;
+}
+
 std::string StatePiece::Key() const {
-  return absl::StrCat(name, "@", start, ":", values.size(), "/", kind);
+  return absl::StrCat(name, "@", start, ":", numel(), "/", kind);
 }
 
 absl::StatusOr<StatePiece> ParseStateKey(absl::string_view key,
@@ -60,8 +60,8 @@ absl::StatusOr<StatePiece> ParseStateKey(absl::string_view key,
 }
 
 void SavedPieces::Add(const StatePiece& piece) {
-  if (piece.values.empty()) return;
-  pieces_[{piece.name, piece.kind}].emplace(piece.start, piece.values);
+  if (piece.bytes.empty()) return;
+  pieces_[{piece.name, piece.kind}].emplace(piece.start, piece.bytes);
 }
 
 std::vector<std::string> SavedPieces::Names() const {
@@ -81,12 +81,13 @@ const SavedPieces::ByStart* SavedPieces::Find(const std::string& name,
 absl::Status SavedPieces::CheckCover(const std::string& name,
                                      const std::string& kind,
                                      int64_t numel) const {
+  const int64_t element = StateElementBytes(kind);
   int64_t covered = 0;
   if (const ByStart* pieces = Find(name, kind)) {
-    for (const auto& [start, values] : *pieces) {
+    for (const auto& [start, bytes] : *pieces) {
       if (start < covered) return Doubled(name, kind, start);
       if (start > covered) return Missing(name, kind, covered, start);
-      covered += SizeOf(values);
+      covered += static_cast<int64_t>(bytes.size()) / element;
     }
   }
   if (covered < numel) return Missing(name, kind, covered, numel);
@@ -99,19 +100,21 @@ absl::Status SavedPieces::CheckCover(const std::string& name,
 }
 
 absl::Status SavedPieces::Fill(const std::string& name, const std::string& kind,
-                               int64_t begin, std::span<float> out) const {
-  const int64_t end = begin + static_cast<int64_t>(out.size());
+                               int64_t begin, std::span<std::byte> out) const {
+  const int64_t element = StateElementBytes(kind);
+  const int64_t end = begin + static_cast<int64_t>(out.size()) / element;
   int64_t filled = begin;
   int64_t last_end = 0;
   if (const ByStart* pieces = Find(name, kind)) {
-    for (const auto& [start, values] : *pieces) {
+    for (const auto& [start, bytes] : *pieces) {
       if (start < last_end) return Doubled(name, kind, start);
-      last_end = start + SizeOf(values);
+      last_end = start + static_cast<int64_t>(bytes.size()) / element;
       if (last_end <= filled || start >= end) continue;
       if (start > filled) break;  // A hole.
       const int64_t take = std::min(last_end, end) - filled;
-      std::copy_n(values.data() + (filled - start), take,
-                  out.data() + (filled - begin));
+      std::ranges::copy(
+          bytes.subspan((filled - start) * element, take * element),
+          out.subspan((filled - begin) * element).begin());
       filled += take;
     }
   }

@@ -66,6 +66,15 @@ absl::Status LoadModel(const RankJob& job, HfDirectory files,
     FT_ASSIGN_OR_RETURN(assembly.model_digest, ModelDigest(job.model_dir));
   }
   FT_ASSIGN_OR_RETURN(assembly.model, Transformer::Load(std::move(files)));
+  const v1::Adaptation& adaptation = job.spec.adaptation();
+  if (adaptation.has_full()) {
+    assembly.model->TrainEverything();
+    return absl::OkStatus();
+  }
+  if (adaptation.has_freeze()) {
+    assembly.model->TrainBlocks(adaptation.freeze().last_blocks());
+    return absl::OkStatus();
+  }
   const v1::Lora& lora = job.spec.adaptation().lora();
   return assembly.model->AddLora(
       {.lora_rank = lora.rank(),
@@ -106,27 +115,23 @@ absl::Status ConnectRanks(const RankJob& job, Link& link, Assembly& assembly) {
 
 // The parameters move into the flat buffers, and learn there.
 void Shard(const RankJob& job, Assembly& assembly) {
-  std::vector<PartitionInput> inputs;
-  for (const NamedParameter& parameter : assembly.model->Trainables()) {
-    inputs.push_back({.name = parameter.name,
-                      .shape = parameter.tensor.sizes().vec(),
-                      .unit = parameter.unit,
-                      .decays = parameter.decays});
-  }
-  const v1::AdamW& adamw = job.spec.optimizer().adamw();
-  assembly.optimizer = std::make_unique<ShardedOptimizer>(
-      Partition(inputs, job.world),
-      ZeroOptions{.zero_stage = job.spec.parallelism().zero_stage(),
-                  .lanes_per_rank = job.lanes_per_rank(),
-                  .beta1 = adamw.beta1(),
-                  .beta2 = adamw.beta2(),
-                  .eps = adamw.eps(),
-                  .weight_decay = adamw.weight_decay()},
+  const bool is_8_bit = job.spec.optimizer().has_adamw_8bit();
+  const v1::AdamW& adamw = is_8_bit ? job.spec.optimizer().adamw_8bit()
+                                    : job.spec.optimizer().adamw();
+  assembly.sharded = std::make_unique<ShardedModel>(
+      *assembly.model,
+      ShardingOptions{
+          .zero = {.zero_stage = job.spec.parallelism().zero_stage(),
+                   .lanes_per_rank = job.lanes_per_rank(),
+                   .beta1 = adamw.beta1(),
+                   .beta2 = adamw.beta2(),
+                   .eps = adamw.eps(),
+                   .weight_decay = adamw.weight_decay(),
+                   .moments =
+                       is_8_bit ? MomentFormat::k8Bit : MomentFormat::kFp32},
+          .recomputes_blocks =
+              job.spec.model().recompute() == v1::RECOMPUTE_BLOCK},
       *assembly.ranks);
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    assembly.model->Bind(i, assembly.optimizer->ParameterView(i),
-                         assembly.optimizer->GradientView(i));
-  }
 }
 
 }  // namespace
@@ -166,8 +171,8 @@ absl::StatusOr<std::unique_ptr<Assembly>> Assemble(const RankJob& job,
           .seed = static_cast<uint64_t>(job.spec.determinism().seed()),
           .has_dropout = job.spec.adaptation().lora().dropout() > 0,
           .schedule = ScheduleOf(job.spec, assembly->total_steps)},
-      *assembly->model, *assembly->objective, *assembly->optimizer,
-      *assembly->train_loader, *assembly->ranks);
+      *assembly->sharded, *assembly->objective, *assembly->train_loader,
+      *assembly->ranks);
   return assembly;
 }
 

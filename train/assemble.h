@@ -12,11 +12,11 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "model/transformer.h"
-#include "sharding/zero.h"
 #include "text/model_text.h"
 #include "train/job.h"
 #include "train/link.h"
 #include "train/objective.h"
+#include "train/sharded_model.h"
 #include "train/trainer.h"
 
 namespace ft {
@@ -28,13 +28,15 @@ struct Assembly {
   Dataset validation_data;  // train is empty: no evaluation.
   std::unique_ptr<Transformer> model;
   std::unique_ptr<Collective> ranks;
-  std::unique_ptr<ShardedOptimizer> optimizer;
+  std::unique_ptr<ShardedModel> sharded;
   std::unique_ptr<Objective> objective;
   std::unique_ptr<Loader> train_loader;
   std::unique_ptr<Loader> validation_loader;  // Null: no evaluation.
   std::unique_ptr<Trainer> trainer;
   std::string model_digest;
   int64_t total_steps = 0;
+
+  ShardedOptimizer& optimizer() { return sharded->optimizer(); }
 };
 
 // Loads the model and the data, meets the other ranks by `link` and puts the

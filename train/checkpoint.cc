@@ -28,15 +28,18 @@ std::string ShardName(int rank, int ranks) {
   return absl::StrFormat("shard-%05d-of-%05d.safetensors", rank, ranks);
 }
 
+DType DTypeOf(absl::string_view kind) {
+  return StateElementBytes(kind) == 1 ? DType::kU8 : DType::kF32;
+}
+
 absl::Status WriteShard(const std::string& path,
                         const ShardedOptimizer& optimizer) {
   std::vector<TensorBytes> tensors;
   for (const StatePiece& piece : optimizer.SavePieces()) {
-    tensors.push_back(
-        {.info = {.name = piece.Key(),
-                  .dtype = DType::kF32,
-                  .shape = {static_cast<int64_t>(piece.values.size())}},
-         .bytes = std::as_bytes(piece.values)});
+    tensors.push_back({.info = {.name = piece.Key(),
+                                .dtype = DTypeOf(piece.kind),
+                                .shape = {piece.numel()}},
+                       .bytes = piece.bytes});
   }
   return WriteSafetensors(path, tensors);
 }
@@ -99,12 +102,15 @@ absl::StatusOr<v1::LocalFile> Describe(const std::string& dir,
   return file;
 }
 
-json TensorsJson(const Partition& partition) {
+json TensorsJson(const ShardedOptimizer& optimizer) {
   json tensors = json::object();
-  for (const Fragment& fragment : partition.fragments()) {
-    tensors[fragment.name] = {{"shape", fragment.shape},
-                              {"dtype", "F32"},
-                              {"kinds", {kMaster, kExpAvg, kExpAvgSq}}};
+  for (const Fragment& fragment : optimizer.partition().fragments()) {
+    json kinds = json::array();
+    for (const MomentKind& kind : optimizer.KindsOf(fragment)) {
+      kinds.push_back(kind.kind);
+    }
+    tensors[fragment.name] = {
+        {"shape", fragment.shape}, {"dtype", "F32"}, {"kinds", kinds}};
   }
   return tensors;
 }
@@ -142,8 +148,8 @@ absl::Status Verify(const std::string& dir, const v1::LocalFile& file) {
 
 // The checkpoint's tensors against those that learn here.
 absl::Status CheckTensors(const std::string& dir, const json& saved,
-                          const Partition& partition) {
-  const json wanted = TensorsJson(partition);
+                          const ShardedOptimizer& optimizer) {
+  const json wanted = TensorsJson(optimizer);
   for (const auto& [name, tensor] : wanted.items()) {
     const json found = saved.value(name, json());
     if (found != tensor) {
@@ -166,12 +172,10 @@ absl::Status AddPieces(const SafetensorsFile& file, SavedPieces& pieces) {
     int64_t numel = 0;
     FT_ASSIGN_OR_RETURN(StatePiece piece, ParseStateKey(view.name, numel),
                         file.path());
-    if (view.dtype != DType::kF32 || view.numel() != numel ||
-        reinterpret_cast<uintptr_t>(view.bytes.data()) % sizeof(float) != 0) {
+    if (view.dtype != DTypeOf(piece.kind) || view.numel() != numel) {
       return Lost(file.path(), absl::StrCat(view.name, " has another shape"));
     }
-    piece.values = {reinterpret_cast<const float*>(view.bytes.data()),
-                    static_cast<size_t>(numel)};
+    piece.bytes = view.bytes;
     pieces.Add(piece);
   }
   return absl::OkStatus();
@@ -231,11 +235,10 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
   Pass(Failpoint::kShardsGathered);
   absl::Status written;
   if (ranks.rank() == 0) {
-    written = WriteFileAtomic(
-        JoinPath(folder, kCheckpointFile),
-        CheckpointJson({.info = info,
-                        .tensors = TensorsJson(optimizer.partition()),
-                        .files = shards}));
+    written = WriteFileAtomic(JoinPath(folder, kCheckpointFile),
+                              CheckpointJson({.info = info,
+                                              .tensors = TensorsJson(optimizer),
+                                              .files = shards}));
     Pass(Failpoint::kCheckpointWritten);
   }
   FT_RETURN_IF_ERROR(AgreeOnSpace(written, ranks));
@@ -255,8 +258,7 @@ absl::StatusOr<CheckpointInfo> ReadCheckpointInfo(const std::string& dir) {
 absl::StatusOr<CheckpointInfo> LoadCheckpoint(const std::string& dir,
                                               ShardedOptimizer& optimizer) {
   FT_ASSIGN_OR_RETURN(const CheckpointFile checkpoint, ReadCheckpointFile(dir));
-  FT_RETURN_IF_ERROR(
-      CheckTensors(dir, checkpoint.tensors, optimizer.partition()));
+  FT_RETURN_IF_ERROR(CheckTensors(dir, checkpoint.tensors, optimizer));
   std::vector<SafetensorsFile> files;
   SavedPieces pieces;
   for (const v1::LocalFile& entry : checkpoint.files) {

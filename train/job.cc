@@ -2,6 +2,8 @@
 
 #include "train/job.h"
 
+#include <cstdlib>
+
 #include "absl/strings/str_cat.h"
 #include "common/file.h"
 #include "formats/peft_adapter.h"
@@ -109,6 +111,13 @@ std::vector<std::string> FaultsWithModel(const v1::JobSpec& spec,
   if (!targets.ok()) {
     faults.push_back(
         absl::StrCat("adaptation.lora.targets: ", targets.message()));
+  }
+  const int64_t blocks =
+      std::abs(int64_t{spec.adaptation().freeze().last_blocks()});
+  if (blocks > model.num_layers) {
+    faults.push_back(absl::StrCat("adaptation.freeze.last_blocks: ", blocks,
+                                  " is more than the ", model.num_layers,
+                                  " blocks of the model"));
   }
   // Beyond its positions such a model turns each segment by its own length; the
   // table of the ropes has one scaling for all.

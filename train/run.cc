@@ -20,6 +20,7 @@
 #include "train/assemble.h"
 #include "train/checkpoint.h"
 #include "train/determinism.h"
+#include "train/model_export.h"
 #include "train/snapshot.h"
 #include "train/torch_guard.h"
 
@@ -99,7 +100,7 @@ class RankRun {
 
 absl::Status RankRun::Run(bool resume_own) {
   FT_ASSIGN_OR_RETURN(assembly_, Assemble(job_, link_));
-  layout_sha256_ = assembly_->optimizer->partition().Digest();
+  layout_sha256_ = assembly_->optimizer().partition().Digest();
   Pass(Failpoint::kRankAssembled);
   FT_RETURN_IF_ERROR(Resume(resume_own));
   outcome_.last_step = trainer().completed_steps();
@@ -108,7 +109,7 @@ absl::Status RankRun::Run(bool resume_own) {
   notice.set_model_digest(assembly_->model_digest);
   notice.set_completed_steps(trainer().completed_steps());
   notice.set_total_steps(assembly_->total_steps);
-  notice.set_optimizer_state_bytes(assembly_->optimizer->state_bytes());
+  notice.set_optimizer_state_bytes(assembly_->optimizer().state_bytes());
   link_.Ready(notice);
   Pass(Failpoint::kRankReady);
   FT_RETURN_IF_ERROR(link_.WaitForBegin(kBeginTimeout));
@@ -168,7 +169,7 @@ std::vector<std::optional<CheckpointInfo>> RankRun::UsableSnapshots() {
 absl::Status RankRun::OpenSnapshots() {
   std::vector<double> mine = {0};
   if (!job_.snapshot_ring.empty()) {
-    auto opened = Snapshotter::Open(job_, *assembly_->optimizer, link_);
+    auto opened = Snapshotter::Open(job_, assembly_->optimizer(), link_);
     if (opened.ok()) {
       snapshots_ = *std::move(opened);
       mine[0] = 1;
@@ -189,7 +190,7 @@ absl::Status RankRun::OpenSnapshots() {
   for (size_t i = 0; i < usable.size(); ++i) {
     if (snapshots_ == nullptr || mine[i + 1] != job_.world) continue;
     FT_RETURN_IF_ERROR(
-        snapshots_->Restore(usable[i]->step, *assembly_->optimizer),
+        snapshots_->Restore(usable[i]->step, assembly_->optimizer()),
         "snapshot of step ", usable[i]->step);
     Resumed(*usable[i], "snapshot");
     return absl::OkStatus();
@@ -232,7 +233,7 @@ void RankRun::Resumed(const CheckpointInfo& saved, absl::string_view source) {
 absl::Status RankRun::ResumeFrom(const std::string& dir) {
   FT_ASSIGN_OR_RETURN(const CheckpointInfo saved, ReadCheckpointInfo(dir));
   FT_RETURN_IF_ERROR(CheckSource(saved, dir));
-  FT_RETURN_IF_ERROR(LoadCheckpoint(dir, *assembly_->optimizer).status());
+  FT_RETURN_IF_ERROR(LoadCheckpoint(dir, assembly_->optimizer()).status());
   Resumed(saved, "checkpoint");
   return absl::OkStatus();
 }
@@ -368,7 +369,7 @@ double RankRun::TakeSnapshot(const StepReport& report) {
     return 0;
   }
   const auto begin = std::chrono::steady_clock::now();
-  snapshots_->Take(InfoNow(), *assembly_->optimizer);
+  snapshots_->Take(InfoNow(), assembly_->optimizer());
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
       .count();
 }
@@ -405,7 +406,7 @@ auto RankRun::Insist(Write write) {
 absl::StatusOr<v1::CheckpointFiles> RankRun::TryCheckpoint(
     const CheckpointInfo& info) {
   absl::StatusOr<v1::CheckpointFiles> files = WriteCheckpoint(
-      CheckpointDir(), info, *assembly_->optimizer, *assembly_->ranks);
+      CheckpointDir(), info, assembly_->optimizer(), *assembly_->ranks);
   last_checkpoint_ = std::chrono::steady_clock::now();
   if (IsNoSpace(files.status())) {
     // First, for it gives back room.
@@ -435,14 +436,21 @@ absl::Status RankRun::Checkpoint(bool is_last) {
 }
 
 absl::Status RankRun::Export() {
+  const std::string dir = JoinPath(job_.workspace, "export");
+  const bool is_adapter = job_.spec.adaptation().has_lora();
+  const auto write = [&] {
+    auto made = is_adapter ? ExportAdapter(*assembly_->model, job_.spec, dir)
+                           : ExportModel(*assembly_->sharded, *assembly_->ranks,
+                                         job_.model_dir, dir);
+    if (is_first()) NoteSpace(made);
+    return made;
+  };
+  // Adapters are whole on every rank; a model may lie on all of them.
+  v1::ExportFiles files;
+  if (is_first() || !is_adapter) {
+    FT_ASSIGN_OR_RETURN(files, Insist(write), "export");
+  }
   if (is_first()) {
-    const auto write = [&] {
-      auto made = ExportAdapter(*assembly_->model, job_.spec,
-                                JoinPath(job_.workspace, "export"));
-      NoteSpace(made);
-      return made;
-    };
-    FT_ASSIGN_OR_RETURN(v1::ExportFiles files, Insist(write), "export");
     files.set_step(trainer().completed_steps());
     Pass(Failpoint::kExportWritten);
     link_.Exported(files);

@@ -19,16 +19,14 @@ constexpr size_t kInfoBytes = 16 << 10;
 constexpr absl::Duration kLockTimeout = absl::Seconds(5);
 
 int64_t PayloadBytes(const ShardedOptimizer& optimizer) {
-  return static_cast<int64_t>(kInfoBytes) +
-         optimizer.shard_numel() * static_cast<int64_t>(sizeof(float));
+  return static_cast<int64_t>(kInfoBytes) + optimizer.shard_bytes();
 }
 
-// A slot is rounded up to pages; the floats end before that.
-template <typename Float, typename Byte>
-std::span<Float> FloatsOf(std::span<Byte> payload, int64_t numel) {
-  FT_CHECK(payload.size() >= kInfoBytes + numel * sizeof(float));
-  return {reinterpret_cast<Float*>(payload.data() + kInfoBytes),
-          static_cast<size_t>(numel)};
+// A slot is rounded up to pages; the state ends before that.
+template <typename Byte>
+std::span<Byte> StateOf(std::span<Byte> payload, int64_t bytes) {
+  FT_CHECK(std::cmp_greater_equal(payload.size() - kInfoBytes, bytes));
+  return payload.subspan(kInfoBytes, bytes);
 }
 
 }  // namespace
@@ -95,8 +93,8 @@ absl::StatusOr<CheckpointInfo> Snapshotter::Read(int64_t step) const {
 absl::Status Snapshotter::Restore(int64_t step, ShardedOptimizer& optimizer) {
   FT_ASSIGN_OR_RETURN(const std::span<const std::byte> payload,
                       ring_->Read(step));
-  FT_RETURN_IF_ERROR(optimizer.RestoreShard(
-      FloatsOf<const float>(payload, optimizer.shard_numel())));
+  FT_RETURN_IF_ERROR(
+      optimizer.RestoreShard(StateOf(payload, optimizer.shard_bytes())));
   optimizer.set_steps(step);
   ring_->KeepOnly(step);
   taken_step_ = step;
@@ -115,7 +113,7 @@ void Snapshotter::Take(const CheckpointInfo& info,
   FT_CHECK(text.size() <= kInfoBytes - sizeof(size));
   std::memcpy(payload.data(), &size, sizeof(size));
   std::memcpy(payload.data() + sizeof(size), text.data(), text.size());
-  optimizer.CopyShard(FloatsOf<float>(payload, optimizer.shard_numel()));
+  optimizer.CopyShard(StateOf(payload, optimizer.shard_bytes()));
   taken_step_ = info.step;
   absl::MutexLock lock(&mutex_);
   to_seal_ = info.step;

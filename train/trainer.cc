@@ -40,13 +40,13 @@ absl::StatusOr<std::vector<double>> GatherDoubles(
 
 }  // namespace
 
-Trainer::Trainer(TrainerConfig config, Transformer& model,
-                 const Objective& objective, ShardedOptimizer& optimizer,
-                 const Loader& loader, Collective& ranks)
+Trainer::Trainer(TrainerConfig config, ShardedModel& model,
+                 const Objective& objective, const Loader& loader,
+                 Collective& ranks)
     : config_(config),
       model_(model),
       objective_(objective),
-      optimizer_(optimizer),
+      optimizer_(model.optimizer()),
       loader_(loader),
       ranks_(ranks) {}
 
@@ -55,24 +55,23 @@ void Trainer::Resume(int64_t completed_steps, const Cursor& cursor) {
   cursor_ = cursor;
 }
 
-absl::Status Trainer::RunRound(
-    const std::vector<std::vector<MicroBatch>>& lanes, int64_t round,
-    double scale, std::vector<double>& lane_losses, StepReport& report) {
+absl::Status Trainer::RunRound(const StepPlan& plan, size_t round,
+                               std::vector<double>& lane_losses,
+                               StepReport& report) {
   Stopwatch watch;
+  // Every rank divides by the targets of all ranks, so that the sum of the
+  // lanes' gradients is the gradient of the mean loss, however unevenly the
+  // targets lie over lanes and rounds.
+  const double scale = 1.0 / static_cast<double>(plan.targets);
   const int64_t first_lane = ranks_.rank() * config_.lanes_per_rank;
   for (int64_t lane = 0; lane < config_.lanes_per_rank; ++lane) {
     const NoiseKey noise{.seed = config_.seed,
                          .step = completed_steps_,
-                         .round = round,
+                         .round = static_cast<int64_t>(round),
                          .lane = first_lane + lane};
-    for (const MicroBatch& batch : lanes[lane]) {
-      if (batch.rows.empty()) continue;
-      const at::Tensor loss =
-          objective_.Sum(model_, batch, scale,
-                         config_.has_dropout ? &noise : nullptr, nullptr);
-      loss.backward();
-      lane_losses[lane] += loss.item<double>();
-    }
+    FT_RETURN_IF_ERROR(
+        RunLane(plan.rounds[round][lane], plan.most_batches[round], scale,
+                config_.has_dropout ? &noise : nullptr, lane_losses[lane]));
     // Takes the gradient out before the next lane adds to it: the lanes of all
     // ranks are summed by one fixed tree, so that the bits do not depend on how
     // many ranks there are.
@@ -83,6 +82,28 @@ absl::Status Trainer::RunRound(
   FT_RETURN_IF_ERROR(optimizer_.ReduceScatterRound());
   Pass(Failpoint::kReduced);
   watch.AddTo(report.reduce_seconds);
+  return absl::OkStatus();
+}
+
+// `passes`: how many the rank with the most micro-batches makes. Where ranks
+// exchange in a pass, each makes as many.
+absl::Status Trainer::RunLane(const std::vector<MicroBatch>& batches,
+                              int64_t passes, double scale,
+                              const NoiseKey* noise, double& loss) {
+  const auto own = static_cast<int64_t>(batches.size());
+  if (!model_.is_in_step()) passes = own;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    model_.BeginPass(/*is_last_of_lane=*/pass + 1 == passes);
+    if (pass >= own || batches[pass].rows.empty()) {
+      FT_RETURN_IF_ERROR(model_.PassWithoutTokens(/*and_back=*/true));
+      continue;
+    }
+    const at::Tensor sum =
+        objective_.Sum(model_.model(), batches[pass], scale, noise, nullptr);
+    sum.backward();
+    loss += sum.item<double>();
+    FT_RETURN_IF_ERROR(model_.status());
+  }
   return absl::OkStatus();
 }
 
@@ -101,15 +122,10 @@ absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests,
                     .tokens = plan.tokens};
   watch.AddTo(report.data_seconds);
 
-  // Every rank divides by the targets of all ranks, so that the sum of the
-  // lanes' gradients is the gradient of the mean loss, however unevenly the
-  // targets lie over lanes and rounds. What a rank is asked for travels with
-  // the losses: one gather a step.
-  const double scale = 1.0 / static_cast<double>(plan.targets);
+  // What a rank is asked for travels with the losses: one gather a step.
   std::vector<double> mine(static_cast<size_t>(config_.lanes_per_rank));
   for (size_t round = 0; round < plan.rounds.size(); ++round) {
-    FT_RETURN_IF_ERROR(RunRound(plan.rounds[round], static_cast<int64_t>(round),
-                                scale, mine, report));
+    FT_RETURN_IF_ERROR(RunRound(plan, round, mine, report));
   }
   for (const bool request :
        {requests.checkpoint, requests.yield, requests.stop}) {
@@ -148,6 +164,23 @@ absl::StatusOr<StepReport> Trainer::Step(const RankRequests& requests,
   return report;
 }
 
+absl::Status Trainer::EvaluateLane(const std::vector<MicroBatch>& batches,
+                                   int64_t passes, double& sum) {
+  const auto own = static_cast<int64_t>(batches.size());
+  if (!model_.is_in_step()) passes = own;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    if (pass >= own || batches[pass].rows.empty()) {
+      FT_RETURN_IF_ERROR(model_.PassWithoutTokens(/*and_back=*/false));
+      continue;
+    }
+    std::vector<double> nll;
+    objective_.Sum(model_.model(), batches[pass], 1, nullptr, &nll);
+    for (const double loss : nll) sum += loss;
+    FT_RETURN_IF_ERROR(model_.status());
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<double> Trainer::Evaluate(const Loader& loader) {
   c10::NoGradGuard no_grad;
   // One plan a step of the loader, so that only one is in memory; sums stay
@@ -158,15 +191,10 @@ absl::StatusOr<double> Trainer::Evaluate(const Loader& loader) {
   while (cursor.pass == 0) {
     const StepPlan plan = loader.Plan(cursor);
     std::vector<double> mine;
-    for (const auto& round : plan.rounds) {
-      for (const std::vector<MicroBatch>& lane : round) {
-        double& lane_sum = mine.emplace_back(0);
-        for (const MicroBatch& batch : lane) {
-          if (batch.rows.empty()) continue;
-          std::vector<double> nll;
-          objective_.Sum(model_, batch, 1, nullptr, &nll);
-          for (const double loss : nll) lane_sum += loss;
-        }
+    for (size_t round = 0; round < plan.rounds.size(); ++round) {
+      for (const std::vector<MicroBatch>& lane : plan.rounds[round]) {
+        FT_RETURN_IF_ERROR(
+            EvaluateLane(lane, plan.most_batches[round], mine.emplace_back(0)));
       }
     }
     FT_ASSIGN_OR_RETURN(const std::vector<double> all,

@@ -11,11 +11,10 @@
 #include "absl/status/statusor.h"
 #include "collective/collective.h"
 #include "data/loader.h"
-#include "model/transformer.h"
-#include "sharding/zero.h"
 #include "train/learning_rate.h"
 #include "train/link.h"
 #include "train/objective.h"
+#include "train/sharded_model.h"
 
 namespace ft {
 
@@ -55,8 +54,8 @@ struct StepReport {
 class Trainer {
  public:
   // All must outlive it.
-  Trainer(TrainerConfig config, Transformer& model, const Objective& objective,
-          ShardedOptimizer& optimizer, const Loader& loader, Collective& ranks);
+  Trainer(TrainerConfig config, ShardedModel& model, const Objective& objective,
+          const Loader& loader, Collective& ranks);
 
   // Takes one optimizer step. Collective: every rank must call it. `requests`
   // and `sealed_step`, its newest sealed snapshot, are this rank's own.
@@ -78,12 +77,15 @@ class Trainer {
   void Resume(int64_t completed_steps, const Cursor& cursor);
 
  private:
-  absl::Status RunRound(const std::vector<std::vector<MicroBatch>>& lanes,
-                        int64_t round, double scale,
+  absl::Status RunRound(const StepPlan& plan, size_t round,
                         std::vector<double>& lane_losses, StepReport& report);
+  absl::Status RunLane(const std::vector<MicroBatch>& batches, int64_t passes,
+                       double scale, const NoiseKey* noise, double& loss);
+  absl::Status EvaluateLane(const std::vector<MicroBatch>& batches,
+                            int64_t passes, double& sum);
 
   const TrainerConfig config_;
-  Transformer& model_;
+  ShardedModel& model_;
   const Objective& objective_;
   ShardedOptimizer& optimizer_;
   const Loader& loader_;

@@ -736,7 +736,9 @@ absl::Status AttemptRunner::PublishExport() {
     name = *publish_;
   }
   v1::Manifest manifest;
-  manifest.set_kind(v1::ARTIFACT_KIND_ADAPTER);
+  manifest.set_kind(order_.spec().adaptation().has_lora()
+                        ? v1::ARTIFACT_KIND_ADAPTER
+                        : v1::ARTIFACT_KIND_MODEL);
   manifest.set_job_id(job_id());
   manifest.set_epoch(epoch());
   manifest.set_step(files.step());

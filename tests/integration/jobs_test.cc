@@ -52,6 +52,25 @@ TEST(JobsTest, OneAndTwoRanksGiveTheSameAdapterToTheBit) {
   EXPECT_LT(two.status().progress().loss(), 6.0);
 }
 
+TEST(JobsTest, AModelDividedOverItsRanksIsPublishedWholeAndTheSameToTheBit) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const std::string text,
+      ReadFile(FT_TEST_SOURCE_DIR "/examples/tiny_full.yaml", 1 << 20));
+  const std::string lanes = text + "determinism: {lanes: 2}\n";
+  const std::string alone = absl::StrReplaceAll(
+      lanes, {{"ranks: 2", "ranks: 1"}, {"zero_stage: 3", "zero_stage: 1"}});
+  LocalCluster cluster;
+  const v1::Job two = cluster.WaitForEnd(cluster.Submit(lanes).job_id());
+  const v1::Job one = cluster.WaitForEnd(cluster.Submit(alone).job_id());
+  EXPECT_EQ(two.status().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(one.status().state(), v1::JOB_STATE_SUCCEEDED);
+  const auto files = cluster.Result(two);
+  EXPECT_TRUE(files.contains("model.safetensors"));
+  EXPECT_TRUE(files.contains("config.json"));
+  EXPECT_TRUE(files.contains("tokenizer.json"));
+  EXPECT_EQ(files, cluster.Result(one));
+}
+
 TEST(JobsTest, CancelStopsTheRanksWithinASecond) {
   // The timers of production: nothing here waits for one.
   LocalCluster cluster(2, 1.0);

@@ -133,6 +133,24 @@ TEST(ServiceTest, AJobFromItsFileToTheAnswer) {
   EXPECT_EQ(user.Run("get " + id).code, 4);
 }
 
+TEST(ServiceTest, AModelThatLearnedAsAWholeIsAskedAndLearnsOn) {
+  User user;
+  user.Must("up --workers 2");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  user.Must("check examples/tiny_full.yaml");
+  const std::string id = user.Must("submit examples/tiny_full.yaml -o name");
+  user.Must("wait " + id);
+  EXPECT_NE(user.Must(absl::StrCat("chat --job ", id,
+                                   " --max_new_tokens 4 'Count to 3.'")),
+            "");
+  // The result is a model as any other.
+  const std::string out = user.home() / "out";
+  user.Must(absl::StrCat("fetch ", id, " '", out, "'"));
+  user.Must(absl::StrCat("model import '", out, "' --name tiny-full"));
+  EXPECT_THAT(user.Must("model ls -o name"), HasSubstr("tiny-full"));
+  user.Must("down");
+}
+
 TEST(ServiceTest, TwoUsersLiveSideBySide) {
   User one, two;
   one.Must("up --workers 1");

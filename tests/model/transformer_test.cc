@@ -204,6 +204,9 @@ TEST_F(LoraTest, BoundParametersLearnInTheFlatBuffer) {
   const int64_t numel = want.numel();
   const at::Tensor storage = at::zeros({numel + 10});
   const at::Tensor gradient = at::zeros({numel + 10});
+  storage.narrow(0, 5, numel)
+      .view(want.sizes())
+      .copy_(model_->Trainables()[3].tensor.detach());
   model_->Bind(3, storage.narrow(0, 5, numel), gradient.narrow(0, 5, numel));
   model_->LossSum(model_->Forward(batch.batch), batch.rows, batch.labels, 1)
       .backward();

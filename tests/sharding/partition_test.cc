@@ -130,11 +130,12 @@ TEST(SavedPiecesTest, PiecesOfAnyCutGiveTheWhole) {
     SavedPieces saved;
     for (int64_t begin = 0; begin < 1000; begin += cut) {
       saved.Add({"t", kMaster, begin,
-                 std::span(whole).subspan(
-                     begin, std::min<int64_t>(cut, 1000 - begin))});
+                 std::as_bytes(std::span(whole).subspan(
+                     begin, std::min<int64_t>(cut, 1000 - begin)))});
     }
     std::vector<float> got(500);
-    FT_ASSERT_OK(saved.Fill("t", kMaster, 250, got));
+    FT_ASSERT_OK(
+        saved.Fill("t", kMaster, 250, std::as_writable_bytes(std::span(got))));
     EXPECT_TRUE(std::equal(got.begin(), got.end(), whole.begin() + 250));
   }
 }
@@ -142,26 +143,29 @@ TEST(SavedPiecesTest, PiecesOfAnyCutGiveTheWhole) {
 TEST(SavedPiecesTest, HolesAndOverlapsAreNamed) {
   const std::vector<float> values(10);
   SavedPieces holes;
-  holes.Add({"t", kMaster, 0, values});
-  holes.Add({"t", kMaster, 15, values});
+  holes.Add({"t", kMaster, 0, std::as_bytes(std::span(values))});
+  holes.Add({"t", kMaster, 15, std::as_bytes(std::span(values))});
   std::vector<float> out(25);
-  EXPECT_THAT(holes.Fill("t", kMaster, 0, out),
-              Fails(absl::StatusCode::kDataLoss, "elements 10 to 24"));
-  EXPECT_THAT(holes.Fill("u", kMaster, 0, out),
-              Fails(absl::StatusCode::kDataLoss, "u (master)"));
+  EXPECT_THAT(
+      holes.Fill("t", kMaster, 0, std::as_writable_bytes(std::span(out))),
+      Fails(absl::StatusCode::kDataLoss, "elements 10 to 24"));
+  EXPECT_THAT(
+      holes.Fill("u", kMaster, 0, std::as_writable_bytes(std::span(out))),
+      Fails(absl::StatusCode::kDataLoss, "u (master)"));
   SavedPieces overlap;
-  overlap.Add({"t", kMaster, 0, values});
-  overlap.Add({"t", kMaster, 9, values});
-  EXPECT_THAT(overlap.Fill("t", kMaster, 0, std::span(out).first(19)),
+  overlap.Add({"t", kMaster, 0, std::as_bytes(std::span(values))});
+  overlap.Add({"t", kMaster, 9, std::as_bytes(std::span(values))});
+  EXPECT_THAT(overlap.Fill("t", kMaster, 0,
+                           std::as_writable_bytes(std::span(out).first(19))),
               Fails(absl::StatusCode::kDataLoss, "two pieces"));
 }
 
 TEST(SavedPiecesTest, ACoverIsEachElementOnceAndNoMore) {
   const std::vector<float> values(10);
   SavedPieces saved;
-  saved.Add({"t", kMaster, 10, values});
-  saved.Add({"t", kMaster, 0, values});
-  saved.Add({"a", kExpAvg, 0, values});
+  saved.Add({"t", kMaster, 10, std::as_bytes(std::span(values))});
+  saved.Add({"t", kMaster, 0, std::as_bytes(std::span(values))});
+  saved.Add({"a", kExpAvg, 0, std::as_bytes(std::span(values))});
   FT_EXPECT_OK(saved.CheckCover("t", kMaster, 20));
   FT_EXPECT_OK(saved.CheckCover("empty", kMaster, 0));
   EXPECT_EQ(saved.Names(), (std::vector<std::string>{"a", "t"}));
@@ -171,14 +175,29 @@ TEST(SavedPiecesTest, ACoverIsEachElementOnceAndNoMore) {
               Fails(absl::StatusCode::kDataLoss, "has 20 elements"));
   EXPECT_THAT(saved.CheckCover("t", kExpAvg, 20),
               Fails(absl::StatusCode::kDataLoss, "t (exp_avg)"));
-  saved.Add({"t", kMaster, 5, values});
+  saved.Add({"t", kMaster, 5, std::as_bytes(std::span(values))});
   EXPECT_THAT(saved.CheckCover("t", kMaster, 20),
               Fails(absl::StatusCode::kDataLoss, "element 5"));
 }
 
+TEST(SavedPiecesTest, CodesAreBytesAndScalesAreCounted) {
+  const std::vector<std::byte> codes(512, std::byte{7});
+  const std::vector<float> scales = {1.5f, 2.5f};
+  SavedPieces saved;
+  saved.Add({"t", kExpAvgQ8, 0, codes});
+  saved.Add({"t", kExpAvgAbsmax, 0, std::as_bytes(std::span(scales))});
+  FT_EXPECT_OK(saved.CheckCover("t", kExpAvgQ8, 512));
+  FT_EXPECT_OK(saved.CheckCover("t", kExpAvgAbsmax, 2));
+  std::vector<float> second(1);
+  FT_ASSERT_OK(saved.Fill("t", kExpAvgAbsmax, 1,
+                          std::as_writable_bytes(std::span(second))));
+  EXPECT_EQ(second[0], 2.5f);
+}
+
 TEST(StatePieceTest, KeysReadBackAndOthersAreRefused) {
   const std::vector<float> values(3);
-  const StatePiece piece{"model.layers.0.q@x", kExpAvg, 17, values};
+  const StatePiece piece{"model.layers.0.q@x", kExpAvg, 17,
+                         std::as_bytes(std::span(values))};
   int64_t numel = 0;
   FT_ASSERT_OK_AND_ASSIGN(const StatePiece read,
                           ParseStateKey(piece.Key(), numel));

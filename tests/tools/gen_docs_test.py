@@ -78,7 +78,7 @@ class GenDocsTest(unittest.TestCase):
         self.assertNotIn("data.train[].sha256", rows)
         for key, said in {
             "stage.dpo.beta": "*Not yet:*",
-            "parallelism.zero_stage": "*For now only*",
+            "precision": "*For now only*",
             "data.cutoff_len": "8 to 1,048,576",
             "resources.ranks": "In [1, 4,096].",
         }.items():

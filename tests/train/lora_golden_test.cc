@@ -7,11 +7,11 @@
 
 #include "collective/thread_collective.h"
 #include "formats/peft_adapter.h"
-#include "sharding/zero.h"
 #include "tests/model/golden.h"
 #include "tests/testing/rank_threads.h"
 #include "tests/testing/status_matchers.h"
 #include "train/learning_rate.h"
+#include "train/sharded_model.h"
 
 namespace ft {
 namespace {
@@ -45,22 +45,13 @@ Trained Train(bool as_lanes, int ranks) {
     const auto model = testing::LoadGoldenModel("llama_untied");
     FT_ASSERT_OK(
         model->LoadAdapter(GoldenPath(std::string(kGolden) + "adapter_init")));
-    std::vector<PartitionInput> inputs;
-    for (const NamedParameter& parameter : model->Trainables()) {
-      inputs.push_back({.name = parameter.name,
-                        .shape = parameter.tensor.sizes().vec(),
-                        .unit = parameter.unit,
-                        .decays = parameter.decays});
-    }
-    ShardedOptimizer optimizer(
-        Partition(inputs, ranks),
-        {.zero_stage = 1,
-         .lanes_per_rank = as_lanes && ranks == 1 ? 2 : 1,
-         .weight_decay = hyper["weight_decay"]},
+    ShardedModel sharded(
+        *model,
+        {.zero = {.zero_stage = 1,
+                  .lanes_per_rank = as_lanes && ranks == 1 ? 2 : 1,
+                  .weight_decay = hyper["weight_decay"]}},
         *group[rank]);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      model->Bind(i, optimizer.ParameterView(i), optimizer.GradientView(i));
-    }
+    ShardedOptimizer& optimizer = sharded.optimizer();
     const LearningRateSchedule schedule{.peak = hyper["lr"],
                                         .warmup_steps = hyper["warmup"],
                                         .total_steps = hyper["steps"]};

@@ -8,8 +8,11 @@
 #include <ATen/TensorOperators.h>
 
 #include <cmath>
+#include <filesystem>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "formats/hf_directory.h"
 #include "formats/peft_adapter.h"
 #include "model/transformer.h"
@@ -23,6 +26,7 @@ namespace ft {
 namespace {
 
 using testing::RunTiny;
+using testing::TinyOptions;
 using testing::TinyRun;
 using testing::TinySpec;
 
@@ -75,6 +79,161 @@ TEST_F(RunTest, OneTwoAndFourRanksGiveTheSameAdapterToTheBit) {
   EXPECT_EQ(Losses(four), Losses(one));
   EXPECT_TRUE(two.AdapterBytes() == one.AdapterBytes());
   EXPECT_TRUE(four.AdapterBytes() == one.AdapterBytes());
+}
+
+// What the last checkpoint in a run's folder holds: parameters and moments of
+// every tensor that learns, put together.
+std::map<std::string, std::vector<std::byte>> StateOf(const std::string& dir) {
+  const std::string newest =
+      ListCheckpoints(JoinPath(dir, "checkpoints")).front();
+  std::map<std::string, std::vector<std::byte>> state;
+  for (const auto& entry : std::filesystem::directory_iterator(newest)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const SafetensorsFile file =
+        SafetensorsFile::Open(entry.path().string()).value();
+    for (const TensorView& view : file.tensors()) {
+      int64_t numel = 0;
+      const StatePiece piece = ParseStateKey(view.name, numel).value();
+      std::vector<std::byte>& bytes = state[piece.name + "/" + piece.kind];
+      const size_t begin = piece.start * StateElementBytes(piece.kind);
+      bytes.resize(std::max(bytes.size(), begin + view.bytes.size()));
+      std::ranges::copy(view.bytes, bytes.begin() + begin);
+    }
+  }
+  return state;
+}
+
+// Stages, ranks and recomputation change memory and traffic, never a bit.
+void ExpectOneResult(const testing::TestDir& dir, v1::JobSpec spec,
+                     const TinyOptions& options = {}) {
+  spec.mutable_checkpointing()->mutable_every()->set_steps(3);
+  spec.mutable_schedule()->set_steps(6);
+  std::map<std::string, std::vector<std::byte>> want;
+  std::vector<double> losses;
+  for (const int world : {1, 2, 4}) {
+    for (const int stage : {0, 1, 2, 3}) {
+      if (stage == 0 && spec.optimizer().has_adamw_8bit()) continue;
+      for (const bool recomputes : {false, true}) {
+        const std::string name =
+            absl::StrCat(world, "-", stage, recomputes ? "-recompute" : "");
+        SCOPED_TRACE(name);
+        spec.mutable_parallelism()->set_zero_stage(stage);
+        spec.mutable_model()->set_recompute(recomputes ? v1::RECOMPUTE_BLOCK
+                                                       : v1::RECOMPUTE_NONE);
+        TinyOptions of_world = options;
+        of_world.world = world;
+        const TinyRun run = RunTiny(spec, dir / name, of_world);
+        ExpectOk(run);
+        if (want.empty()) {
+          want = StateOf(dir / name);
+          losses = Losses(run);
+        }
+        EXPECT_EQ(Losses(run), losses);
+        EXPECT_TRUE(StateOf(dir / name) == want);
+      }
+    }
+  }
+}
+
+TEST_F(RunTest, StagesRanksAndRecomputationGiveTheSameAdapterToTheBit) {
+  ExpectOneResult(dir_, TinySpec(4));
+}
+
+TEST_F(RunTest, StagesRanksAndRecomputationGiveTheSameModelToTheBit) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_full();
+  ExpectOneResult(dir_, spec);
+}
+
+TEST_F(RunTest, StagesRanksAndRecomputationGiveTheSameLastBlockToTheBit) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_freeze()->set_last_blocks(1);
+  ExpectOneResult(dir_, spec);
+}
+
+// tiny_chat with a head of its own.
+std::string MakeUntied(const std::string& dir) {
+  const std::string from = FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat";
+  std::filesystem::copy(from, dir);
+  const std::string path = dir + "/model.safetensors";
+  const SafetensorsFile file =
+      SafetensorsFile::Open(from + "/model.safetensors").value();
+  std::vector<TensorBytes> tensors;
+  for (const TensorView& view : file.tensors()) {
+    tensors.push_back({view, view.bytes});
+    if (view.name != "model.embed_tokens.weight") continue;
+    TensorInfo head = view;
+    head.name = "lm_head.weight";
+    tensors.push_back({head, view.bytes});
+  }
+  std::filesystem::remove(path);
+  FT_CHECK(WriteSafetensors(path, tensors).ok());
+  const std::string config = ReadFile(dir + "/config.json", 1 << 20).value();
+  std::filesystem::remove(dir + "/config.json");
+  FT_CHECK(WriteFileAtomic(dir + "/config.json",
+                           absl::StrReplaceAll(
+                               config, {{"\"tie_word_embeddings\": true",
+                                         "\"tie_word_embeddings\": false"}}))
+               .ok());
+  return dir;
+}
+
+TEST_F(RunTest, AHeadOfItsOwnGivesTheSameModelToTheBit) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_full();
+  ExpectOneResult(dir_, spec, {.model_dir = MakeUntied(dir_ / "untied")});
+}
+
+TEST_F(RunTest, APublishedModelHoldsWhatLearnedAndWhatDidNot) {
+  const std::string source =
+      FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat";
+  for (const int stage : {1, 3}) {
+    const std::string path = dir_ / absl::StrCat(stage);
+    v1::JobSpec spec = TinySpec(2);
+    spec.mutable_adaptation()->mutable_freeze()->set_last_blocks(1);
+    spec.mutable_parallelism()->set_zero_stage(stage);
+    spec.mutable_schedule()->set_steps(4);
+    spec.mutable_checkpointing()->mutable_every()->set_steps(4);
+    ExpectOk(RunTiny(spec, path, {.world = 2}));
+    const auto state = StateOf(path);
+    FT_ASSERT_OK_AND_ASSIGN(const HfDirectory model,
+                            OpenHfDirectory(path + "/export"));
+    FT_ASSERT_OK_AND_ASSIGN(const HfDirectory before, OpenHfDirectory(source));
+    size_t learned = 0;
+    for (const TensorView* view : model.weights.tensors()) {
+      const auto known = state.find(view->name + "/master");
+      const std::span<const std::byte> was =
+          before.weights.Find(view->name)->bytes;
+      learned += known != state.end();
+      EXPECT_EQ(known != state.end(),
+                absl::StartsWith(view->name, "model.layers.1."))
+          << view->name;
+      EXPECT_TRUE(std::ranges::equal(
+          view->bytes, known == state.end()
+                           ? was
+                           : std::span<const std::byte>(known->second)))
+          << view->name;
+    }
+    EXPECT_EQ(learned, 9u);  // Seven linears and two norms.
+    EXPECT_TRUE(Exists(path + "/export/tokenizer.json"));
+  }
+}
+
+TEST_F(RunTest, EightBitMomentsGiveOneModelToTheBitOverRanksAndStages) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_full();
+  const v1::AdamW adamw = spec.optimizer().adamw();
+  *spec.mutable_optimizer()->mutable_adamw_8bit() = adamw;
+  ExpectOneResult(dir_, spec);
+}
+
+TEST_F(RunTest, ExamplesByThemselvesGiveTheSameModelToTheBitAtEveryStage) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_full();
+  spec.mutable_data()->set_packing(false);
+  spec.mutable_batch()->set_sequences(12);
+  spec.mutable_batch()->set_micro(2);  // Lanes differ in their micro-batches.
+  ExpectOneResult(dir_, spec);
 }
 
 // The layout of TinySpec's adapter over `ranks`.

@@ -152,6 +152,7 @@ struct TinyOptions {
   bool has_snapshots = false;
   int64_t snapshot_bytes = 64 << 20;
   std::vector<int64_t> source_snapshot_steps = {};
+  std::string model_dir = FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat";
   // What any rank tells; on their threads.
   std::function<void(const v1::Event&)> on_event = {};
 };
@@ -184,7 +185,7 @@ inline TinyRun RunTiny(const v1::JobSpec& spec, const std::string& dir,
         .world = options.world,
         .spec = spec,
         .workspace = dir,
-        .model_dir = FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat",
+        .model_dir = options.model_dir,
         .train_files = {dir + "/train.jsonl"},
         .validation_file =
             options.validates_on_training_rows ? dir + "/train.jsonl" : "",
