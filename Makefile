@@ -14,7 +14,7 @@ SECONDS := 20
 JOBS := 2
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help setup configure build test demo lint format asan fuzz soak simulate hostile peer-test package bench peer-bench recovery-bench clean
+.PHONY: help setup configure build test demo lint format asan fuzz soak simulate hostile matrix peer-test package bench peer-bench recovery-bench clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,6 +73,9 @@ fuzz: setup ## Each fuzz target for SECONDS=20, under ASan and UBSan
 simulate: configure ## The coordinator's core under faults: SEEDS=N, SEED=first
 	@ninja -j $(JOBS) -C $(BUILD) ft-simulate
 	@$(BUILD)/tests/ft-simulate --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1)
+
+matrix: build ## One result over stages, ranks, transports: every cell
+	@tests/matrix/run --build $(BUILD) --whole
 
 peer-test: build ## Compare with transformers and PEFT
 	@tools/bootstrap peer

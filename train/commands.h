@@ -29,12 +29,14 @@ struct RunCommand {
   std::string model_root;
   std::string output;
   int world = 1;
+  std::string transport = "memory";  // memory | tcp, as between workers.
   int rank = 0;  // Other than 0 for the processes that rank 0 starts,
-  int shared_memory_fd = -1;  // which inherit this.
+  int shared_memory_fd = -1;  // which inherit this,
+  std::string rendezvous;     // or meet in this folder.
   std::string program;        // argv[0], to start the other ranks.
 };
 // A whole job, alone: all lanes on --world ranks of this machine.
-int RunRunCommand(const RunCommand& command);
+int RunRunCommand(RunCommand command);
 
 struct CheckCommand {
   std::string job_file;

@@ -49,6 +49,13 @@ int main(int argc, char** argv) {
   command->add_option("--model_root", model_root, "Folder of models");
   command->add_option("--world", run.world, "Ranks; must divide the lanes")
       ->check(CLI::Range(1, 1024));
+  command
+      ->add_option("--transport", run.transport,
+                   "How ranks exchange bytes: memory, or tcp as between "
+                   "workers")
+      ->check(CLI::IsMember({"memory", "tcp"}))
+      ->capture_default_str();
+  command->add_option("--rendezvous", run.rendezvous)->group("");
   command->add_option("--rank", run.rank)->group("");
   command->add_option("--shared_memory_fd", run.shared_memory_fd)->group("");
   command->callback([&] {

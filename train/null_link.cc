@@ -44,7 +44,7 @@ void NullLink::Checkpointed(const v1::CheckpointFiles& files) {
 
 void NullLink::Exported(const v1::ExportFiles& files) {
   if (options_.progress == nullptr) return;
-  absl::FPrintF(options_.progress, "adapter in %s\n", files.dir());
+  absl::FPrintF(options_.progress, "result in %s\n", files.dir());
 }
 
 void NullLink::Tell(const v1::Event& event) {
@@ -61,12 +61,18 @@ RankRequests NullLink::TakeRequests() {
   return requests;
 }
 
-absl::Status NullLink::SetKey(absl::string_view, absl::string_view) {
+absl::Status NullLink::SetKey(absl::string_view key, absl::string_view value) {
+  if (options_.rendezvous != nullptr) {
+    return options_.rendezvous->Set(key, value);
+  }
   return absl::FailedPreconditionError("a rank alone has nobody to tell a key");
 }
 
-absl::StatusOr<std::string> NullLink::GetKey(absl::string_view,
-                                             absl::Duration) {
+absl::StatusOr<std::string> NullLink::GetKey(absl::string_view key,
+                                             absl::Duration timeout) {
+  if (options_.rendezvous != nullptr) {
+    return options_.rendezvous->Get(key, timeout);
+  }
   return absl::FailedPreconditionError("a rank alone has nobody to ask a key");
 }
 

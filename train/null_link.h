@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The link of a rank that stands alone (`ft-train run`): progress becomes lines
-// on stderr, and Ctrl-C is a request to yield. There are no keys: the ranks of
-// one machine meet in memory.
+// on stderr, and Ctrl-C is a request to yield.
 
 #pragma once
 
@@ -10,6 +9,7 @@
 #include <cstdio>
 #include <string>
 
+#include "collective/rendezvous_store.h"
 #include "train/link.h"
 
 namespace ft {
@@ -20,6 +20,10 @@ struct NullLinkOptions {
 
   // Set by the signal handler; must outlive the link. Null: never asked.
   const std::atomic<bool>* interrupted = nullptr;
+
+  // Where ranks that do not meet in memory tell their addresses; must outlive
+  // the link. Null: nowhere.
+  RendezvousStore* rendezvous = nullptr;
 };
 
 class NullLink : public Link {
@@ -35,7 +39,7 @@ class NullLink : public Link {
   void Tell(const v1::Event& event) override;
   void Exit(const v1::RankExit& exit) override;
   RankRequests TakeRequests() override;
-  // Both FAILED_PRECONDITION.
+  // Both FAILED_PRECONDITION without a rendezvous.
   absl::Status SetKey(absl::string_view key, absl::string_view value) override;
   absl::StatusOr<std::string> GetKey(absl::string_view key,
                                      absl::Duration timeout) override;

@@ -14,6 +14,7 @@
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
+#include "collective/file_rendezvous_store.h"
 #include "common/digest.h"
 #include "common/failpoint.h"
 #include "common/file.h"
@@ -90,7 +91,9 @@ absl::StatusOr<std::vector<pid_t>> StartOtherRanks(const RunCommand& command,
                                       "--rank",
                                       absl::StrCat(rank),
                                       "--shared_memory_fd",
-                                      absl::StrCat(shared_memory)};
+                                      absl::StrCat(shared_memory),
+                                      "--rendezvous",
+                                      command.rendezvous};
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
@@ -106,6 +109,12 @@ absl::StatusOr<std::vector<pid_t>> StartOtherRanks(const RunCommand& command,
     pids.push_back(pid);
   }
   return pids;
+}
+
+// An empty folder of the user's own; what a killed run left is gone.
+absl::Status MakeRendezvous(const std::string& dir) {
+  if (Exists(dir)) FT_RETURN_IF_ERROR(RemoveTree(dir));
+  return MakeDirs(dir, 0700);
 }
 
 }  // namespace
@@ -153,7 +162,7 @@ int RunRankCommand(const RankCommand& command) {
   _exit(outcome.status.ok() ? kExitOk : kExitError);
 }
 
-int RunRunCommand(const RunCommand& command) {
+int RunRunCommand(RunCommand command) {
   // A rank must not outlive the one that started it.
   if (command.rank > 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
   absl::StatusOr<RankJob> job =
@@ -175,7 +184,11 @@ int RunRunCommand(const RunCommand& command) {
     job->secret = RandomBytes(kSecretBytes);
     const absl::Status status = MakeDirs(command.output);
     if (!status.ok()) return Report(status);
-    if (command.world > 1) {
+    if (command.world > 1 && command.transport == "tcp") {
+      command.rendezvous = JoinPath(command.output, "rendezvous");
+      const absl::Status made = MakeRendezvous(command.rendezvous);
+      if (!made.ok()) return Report(made);
+    } else if (command.world > 1) {
       absl::StatusOr<UniqueFd> memory = CreateSharedMemory(
           "ft-ranks", command.world * kSharedMemoryBytesPerRank);
       if (!memory.ok()) return Report(memory.status());
@@ -193,8 +206,11 @@ int RunRunCommand(const RunCommand& command) {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 
-  NullLink link({.progress = command.rank == 0 ? stderr : nullptr,
-                 .interrupted = &interrupted});
+  FileRendezvousStore rendezvous(command.rendezvous);
+  NullLink link(
+      {.progress = command.rank == 0 ? stderr : nullptr,
+       .interrupted = &interrupted,
+       .rendezvous = command.rendezvous.empty() ? nullptr : &rendezvous});
   const RunOutcome outcome = RunRank(*job, link, /*resume_own=*/true);
   int code = kExitOk;
   if (!outcome.status.ok()) {
@@ -207,6 +223,10 @@ int RunRunCommand(const RunCommand& command) {
   for (const pid_t pid : others) {
     if (!outcome.status.ok()) kill(pid, SIGKILL);
     waitpid(pid, nullptr, 0);
+  }
+  if (command.rank == 0 && !command.rendezvous.empty()) {
+    RemoveTree(command.rendezvous)
+        .IgnoreError();  // The next run makes it anew.
   }
   return code;
 }
