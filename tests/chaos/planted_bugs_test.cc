@@ -92,7 +92,7 @@ TEST_F(PlantedBugsTest, NothingIsFoundWhileAllSleep) {
   Plant("");
   const std::string undisturbed = RunUndisturbed();
   const std::string disturbed = RunOverAKill();
-  clients_.adapters[disturbed] =
+  clients_.results[disturbed] =
       cluster().Result(cluster().client().GetJob(undisturbed).value());
   clients_.events[disturbed] = cluster().Events(disturbed);
   clients_.knows_all_jobs = true;
@@ -242,7 +242,7 @@ TEST_F(PlantedBugsTest, ACursorThatIsOffByOne) {
   Plant("cursor_off_by_one");
   const std::string undisturbed = RunUndisturbed();
   const std::string id = RunOverAKill();
-  clients_.adapters[id] =
+  clients_.results[id] =
       cluster().Result(cluster().client().GetJob(undisturbed).value());
   ExpectCaught("that of the undisturbed run");
 }
@@ -251,7 +251,7 @@ TEST_F(PlantedBugsTest, ARandomStateThatIsRestoredLate) {
   Plant("rng_restored_late");
   const std::string undisturbed = RunUndisturbed();
   const std::string id = RunOverAKill();
-  clients_.adapters[id] =
+  clients_.results[id] =
       cluster().Result(cluster().client().GetJob(undisturbed).value());
   ExpectCaught("that of the undisturbed run");
 }

@@ -139,7 +139,7 @@ void SoakClients::SubmitOne(uint64_t roll) {
     return;
   }
   memory_.jobs[request.request_id()] = job_id;
-  memory_.adapters[job_id] = variant.adapter;
+  memory_.results[job_id] = variant.result;
   threads_.emplace_back(
       [this, job_id, cancel_after] { Watch(job_id, cancel_after); });
 }

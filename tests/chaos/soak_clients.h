@@ -25,7 +25,7 @@ struct JobVariant {
   std::string name;
   v1::JobSpec spec;    // Data uploaded.
   std::string job_id;  // Of the undisturbed run.
-  std::map<std::string, std::string> adapter;
+  std::map<std::string, std::string> result;
 };
 
 struct SoakClientsOptions {

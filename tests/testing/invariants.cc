@@ -171,8 +171,8 @@ void CheckJobs(const StoreView& store, const ClientMemory& clients,
     }
     CheckStates(job_id, job, events->second, found);
     CheckPublication(job_id, store, events->second, found);
-    const auto wanted = clients.adapters.find(job_id);
-    if (wanted != clients.adapters.end()) {
+    const auto wanted = clients.results.find(job_id);
+    if (wanted != clients.results.end()) {
       CheckAdapter(job_id, store, wanted->second, found);
     }
   }

@@ -11,7 +11,7 @@
 //   I3  only the current epoch writes; epochs grow
 //   I4  bytes have the digest that names them
 //   I5  steps 1..n once each with the same bits; the durable step never goes
-//   back I6  the adapter has the bits of the undisturbed run I7  no process,
+//   back I6  the result has the bits of the undisturbed run I7  no process,
 //   workspace or temporary file is left I8  no secret byte in logs, store,
 //   blobs or command lines
 //
@@ -41,7 +41,7 @@ struct ClientMemory {
   // Events that watchers were told, by job, as they came.
   std::map<std::string, std::vector<v1::Event>> events;
   // Digests of the files of the undisturbed run, by job, by path.
-  std::map<std::string, std::map<std::string, std::string>> adapters;
+  std::map<std::string, std::map<std::string, std::string>> results;
 };
 
 struct Evidence {

@@ -291,6 +291,44 @@ TEST_F(RunTest, AYieldedRunContinuesToTheSameBitsOnOneTwoOrFourRanks) {
   }
 }
 
+TEST_F(RunTest, AYieldedModelContinuesToTheSameBitsOnOtherRanksAtOtherStages) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_full();
+  spec.mutable_schedule()->set_steps(6);
+  const auto at = [&spec](int stage) {
+    v1::JobSpec staged = spec;
+    staged.mutable_parallelism()->set_zero_stage(stage);
+    return staged;
+  };
+  const auto model_of = [](const TinyRun& run) {
+    return ReadFile(JoinPath(run.links[0]->exported.dir(), "model.safetensors"),
+                    1 << 24)
+        .value();
+  };
+  const std::string whole =
+      model_of(RunTiny(at(1), dir_ / "whole", {.world = 2}));
+  struct Half {
+    int world, stage;
+  };
+  for (const auto& [from, to] : {std::pair{Half{1, 0}, Half{4, 3}},
+                                 {Half{4, 3}, Half{2, 1}},
+                                 {Half{2, 2}, Half{1, 3}},
+                                 {Half{4, 2}, Half{2, 3}},
+                                 {Half{2, 3}, Half{4, 0}},
+                                 {Half{4, 1}, Half{4, 2}}}) {
+    const std::string name =
+        absl::StrCat(from.world, "-", from.stage, "-", to.world, "-", to.stage);
+    SCOPED_TRACE(name);
+    ExpectOk(RunTiny(at(from.stage), dir_ / name,
+                     {.world = from.world, .yield_at = 3}));
+    const TinyRun rest =
+        RunTiny(at(to.stage), dir_ / name, {.world = to.world, .resume = true});
+    ExpectOk(rest);
+    EXPECT_EQ(rest.links[0]->ready.completed_steps(), 3);
+    EXPECT_TRUE(model_of(rest) == whole);
+  }
+}
+
 // Of the tensors of two adapters.
 double LargestDifference(const TinyRun& a, const TinyRun& b) {
   const auto open = [](const TinyRun& run) {

@@ -79,7 +79,7 @@ class SnapshotTest : public ::testing::Test {
 };
 
 TEST_F(SnapshotTest, ARunThatDiedGoesOnToTheSameBits) {
-  for (const int zero_stage : {0, 1}) {
+  for (const int zero_stage : {0, 1, 2, 3}) {
     v1::JobSpec spec = TinySpec(2);
     spec.mutable_parallelism()->set_zero_stage(zero_stage);
     const std::string stage = std::to_string(zero_stage);
