@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 
 namespace ft {
 namespace {
@@ -137,6 +138,16 @@ absl::Status ConfigReader::Verdict() const {
     return absl::UnimplementedError(absl::StrJoin(unsupported_, "; "));
   }
   return absl::OkStatus();
+}
+
+std::optional<DType> ReadDType(ConfigReader& config) {
+  const std::string old_spelling = config.String("torch_dtype", "");
+  const std::string name = config.String("dtype", old_spelling);
+  const absl::string_view plain = absl::StripPrefix(name, "torch.");
+  if (plain == "float32") return DType::kF32;
+  if (plain == "float16") return DType::kF16;
+  if (plain == "bfloat16") return DType::kBF16;
+  return std::nullopt;
 }
 
 }  // namespace ft

@@ -13,9 +13,19 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "formats/dtype.h"
 #include "nlohmann/json.hpp"
 
 namespace ft {
+
+// Sizes in a config.json: so large that no model is refused, so small that no
+// product of two overflows and no list of parameters is a bomb.
+inline constexpr int64_t kMaxVocab = int64_t{1} << 22;
+inline constexpr int64_t kMaxWidth = int64_t{1} << 20;
+inline constexpr int64_t kMaxLayers = 1024;
+inline constexpr int64_t kMaxHeads = 4096;
+inline constexpr int64_t kMaxHeadDim = 4096;
+inline constexpr int64_t kMaxPosition = int64_t{1} << 31;
 
 // Not thread-safe. The object must outlive the reader.
 class ConfigReader {
@@ -58,5 +68,9 @@ class ConfigReader {
   std::vector<std::string> faults_;
   std::vector<std::string> unsupported_;
 };
+
+// Element type that `dtype` or `torch_dtype` of a config.json names; nothing if
+// it names none that weights are trained in.
+std::optional<DType> ReadDType(ConfigReader& config);
 
 }  // namespace ft

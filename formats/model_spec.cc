@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "common/file.h"
 #include "common/regular_file.h"
 #include "common/status.h"
@@ -18,13 +17,6 @@
 
 namespace ft {
 namespace {
-
-// So large that no model is refused, so small that no product of two overflows
-// and no list of parameters is a bomb.
-constexpr int64_t kMaxVocab = int64_t{1} << 22;
-constexpr int64_t kMaxWidth = int64_t{1} << 20;
-constexpr int64_t kMaxLayers = 1024;
-constexpr int64_t kMaxPosition = int64_t{1} << 31;
 
 constexpr absl::string_view kSupported = "supported: llama";
 
@@ -180,16 +172,6 @@ std::vector<int64_t> ReadEosIds(ConfigReader& config, int64_t vocab_size) {
   return ids;
 }
 
-std::optional<DType> ReadDType(ConfigReader& config) {
-  const std::string old_spelling = config.String("torch_dtype", "");
-  const std::string name = config.String("dtype", old_spelling);
-  const absl::string_view plain = absl::StripPrefix(name, "torch.");
-  if (plain == "float32") return DType::kF32;
-  if (plain == "float16") return DType::kF16;
-  if (plain == "bfloat16") return DType::kBF16;
-  return std::nullopt;
-}
-
 void ReadShape(ConfigReader& config, ModelSpec& spec) {
   spec.vocab_size = config.Int("vocab_size", std::nullopt, 1, kMaxVocab);
   spec.hidden_size = config.Int("hidden_size", std::nullopt, 1, kMaxWidth);
@@ -197,12 +179,13 @@ void ReadShape(ConfigReader& config, ModelSpec& spec) {
       config.Int("intermediate_size", std::nullopt, 1, kMaxWidth);
   spec.num_layers =
       config.Int("num_hidden_layers", std::nullopt, 1, kMaxLayers);
-  spec.num_heads = config.Int("num_attention_heads", std::nullopt, 1, 4096);
+  spec.num_heads =
+      config.Int("num_attention_heads", std::nullopt, 1, kMaxHeads);
   spec.num_kv_heads =
-      config.Int("num_key_value_heads", spec.num_heads, 1, 4096);
+      config.Int("num_key_value_heads", spec.num_heads, 1, kMaxHeads);
   spec.head_dim = config.Int(
       "head_dim", std::max<int64_t>(1, spec.hidden_size / spec.num_heads), 1,
-      4096);
+      kMaxHeadDim);
   spec.max_position =
       config.Int("max_position_embeddings", 2048, 1, kMaxPosition);
   if (spec.num_heads % spec.num_kv_heads != 0) {
