@@ -48,8 +48,9 @@ void DefaultSchedule(v1::Schedule& schedule) {
 }
 
 void DefaultResources(v1::Resources& resources) {
-  v1::IntRange& ranks = *resources.mutable_ranks();
-  if (ranks.min() == 0) ranks.set_min(ranks.max());
+  v1::IntRange& gang = resources.gpus().max() > 0 ? *resources.mutable_gpus()
+                                                  : *resources.mutable_ranks();
+  if (gang.min() == 0) gang.set_min(gang.max());
   if (resources.cpus_per_rank() == 0) resources.set_cpus_per_rank(1);
 }
 
@@ -57,7 +58,10 @@ void DefaultDeterminism(const v1::Resources& resources,
                         v1::Determinism& determinism) {
   if (!determinism.has_strict()) determinism.set_strict(true);
   if (!determinism.has_seed()) determinism.set_seed(42);
-  if (determinism.lanes() == 0) determinism.set_lanes(resources.ranks().max());
+  if (determinism.lanes() == 0) {
+    determinism.set_lanes(resources.gpus().max() > 0 ? resources.gpus().max()
+                                                     : resources.ranks().max());
+  }
   if (determinism.threads() == 0) {
     determinism.set_threads(resources.cpus_per_rank());
   }
@@ -117,7 +121,10 @@ void ApplyDefaults(v1::JobSpec& spec) {
   DefaultResources(*spec.mutable_resources());
   DefaultDeterminism(spec.resources(), *spec.mutable_determinism());
   DefaultBatch(spec, *spec.mutable_batch());
-  if (spec.precision() == 0) spec.set_precision(v1::PRECISION_FP32);
+  if (spec.precision() == 0) {
+    spec.set_precision(spec.resources().gpus().max() > 0 ? v1::PRECISION_BF16
+                                                         : v1::PRECISION_FP32);
+  }
   if (!spec.parallelism().has_zero_stage()) {
     spec.mutable_parallelism()->set_zero_stage(1);
   }

@@ -381,11 +381,12 @@ void Reader::ReadSingle(const YamlNode& node, const std::string& path,
       }
       if (type.full_name() == "ft.v1.DataFormat" &&
           (node.scalar == "csv" || node.scalar == "parquet")) {
-        return Wrong(node, path,
-                     absl::StrCat(Describe(node),
-                                  " is not supported yet; convert the file to "
-                                  "JSON Lines, and write alpaca, sharegpt or "
-                                  "openai"));
+        return violations_.AddNotYet(
+            path,
+            absl::StrCat(Describe(node),
+                         " is not supported yet; convert the file to JSON "
+                         "Lines, and write alpaca, sharegpt or openai"),
+            node.line);
       }
       return Wrong(node, path,
                    absl::StrCat(Describe(node), " is unknown",
@@ -490,10 +491,13 @@ void CheckModel(const JobFilePlace& place, const v1::JobSpec& spec,
 
 }  // namespace
 
-absl::StatusOr<v1::JobSpec> ParseJobFile(
-    absl::string_view text, absl::string_view file_name,
-    const std::optional<JobFilePlace>& place) {
-  Violations violations;
+namespace {
+
+// Reads and checks; the spec is as it was written, every violation in its
+// place.
+v1::JobSpec ReadSpec(absl::string_view text,
+                     const std::optional<JobFilePlace>& place,
+                     Violations& violations) {
   std::map<std::string, int> lines;
   v1::JobSpec spec;
   const YamlNode root = ReadYaml(text, violations);
@@ -513,8 +517,28 @@ absl::StatusOr<v1::JobSpec> ParseJobFile(
     }
   }
   violations.Locate(lines);
+  return spec;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::JobSpec> ParseJobFile(
+    absl::string_view text, absl::string_view file_name,
+    const std::optional<JobFilePlace>& place) {
+  Violations violations;
+  v1::JobSpec spec = ReadSpec(text, place, violations);
   if (!violations.empty()) return violations.ToStatus(file_name);
   ApplyDefaults(spec);
+  return spec;
+}
+
+absl::StatusOr<v1::JobSpec> ParseJobFileToPlan(
+    absl::string_view text, absl::string_view file_name,
+    std::vector<std::string>& not_yet) {
+  Violations violations;
+  v1::JobSpec spec = ReadSpec(text, std::nullopt, violations);
+  not_yet = violations.TakeNotYet(file_name);
+  if (!violations.empty()) return violations.ToStatus(file_name);
   return spec;
 }
 

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -34,6 +35,14 @@ struct JobFilePlace {
 absl::StatusOr<v1::JobSpec> ParseJobFile(
     absl::string_view text, absl::string_view file_name,
     const std::optional<JobFilePlace>& place = std::nullopt);
+
+// Reads and checks a job file that need not run: what this version cannot do
+// yet is no error but a line of `not_yet`. The spec is as written, without its
+// defaults; its data files and its model are not looked for.
+// INVALID_ARGUMENT: as above, for what is wrong.
+absl::StatusOr<v1::JobSpec> ParseJobFileToPlan(
+    absl::string_view text, absl::string_view file_name,
+    std::vector<std::string>& not_yet);
 
 // Where the fields of a job file stand, for what is found wrong with them after
 // it was parsed.

@@ -58,8 +58,18 @@ class Validator {
   }
   void NotYet(bool is_default, absl::string_view field,
               absl::string_view instead) {
-    if (!is_default) {
-      Wrong(field, absl::StrCat("is not supported yet; ", instead));
+    if (!is_default && !was_refused_.contains(field)) {
+      violations_.AddNotYet(field,
+                            absl::StrCat("is not supported yet; ", instead));
+    }
+  }
+  // The same of one word of many.
+  void WordNotYet(bool is_known, absl::string_view field,
+                  absl::string_view word, absl::string_view instead) {
+    if (!is_known && !was_refused_.contains(field)) {
+      violations_.AddNotYet(field,
+                            absl::StrCat("\"", word.substr(0, 40),
+                                         "\" is not supported yet; ", instead));
     }
   }
   // 0 is "unset" where a default exists.
@@ -67,6 +77,13 @@ class Validator {
   void InRange(Number value, Number low, Number high, absl::string_view field) {
     if (value < low || value > high) {
       Wrong(field, absl::StrCat(value, " is not in [", low, ", ", high, "]"));
+    }
+  }
+  void MinOfRange(const v1::IntRange& range, absl::string_view field) {
+    // N stands for both, and is told by its own rule.
+    if (range.min() == range.max()) return;
+    if (range.min() < 0 || range.min() > std::max(0, range.max())) {
+      Wrong(field, absl::StrCat("min ", range.min(), " is not in [0, max]"));
     }
   }
   void Label(const std::string& value, absl::string_view field) {
@@ -232,6 +249,10 @@ void Validator::Adaptation() {
           "blocks, -2 for the first two");
   }
   NotYet(!spec_.has_quantization(), "quantization", "leave it out");
+  const v1::Bottleneck& bottleneck = spec_.adaptation().bottleneck();
+  if (bottleneck.size() != 0) {
+    InRange(bottleneck.size(), 1, 65536, "adaptation.bottleneck.size");
+  }
   if (method != v1::Adaptation::kLora) return;
   const v1::Lora& lora = spec_.adaptation().lora();
   if (lora.rank() != 0) InRange(lora.rank(), 1, 1024, "adaptation.lora.rank");
@@ -340,7 +361,8 @@ void Validator::Execution() {
   if (determinism.threads() != 0) {
     InRange(determinism.threads(), 1, 1024, "determinism.threads");
   }
-  const int32_t ranks = spec_.resources().ranks().max();
+  const int32_t ranks =
+      std::max(spec_.resources().ranks().max(), spec_.resources().gpus().max());
   if (determinism.lanes() != 0) {
     InRange(determinism.lanes(), 1, 1 << 16, "determinism.lanes");
     if (ranks > 0 && determinism.lanes() % ranks != 0) {
@@ -355,6 +377,10 @@ void Validator::Resources() {
   const v1::Resources& resources = spec_.resources();
   NotYet(resources.gpus().max() == 0 && resources.gpus().min() == 0,
          "resources.gpus", "write ranks: N for CPU ranks");
+  if (resources.gpus().max() != 0 || resources.gpus().min() != 0) {
+    InRange(resources.gpus().max(), 1, 4096, "resources.gpus");
+    MinOfRange(resources.gpus(), "resources.gpus");
+  }
   NotYet(resources.gpu_kind().empty(), "resources.gpu_kind", "leave it out");
   const v1::IntRange& ranks = resources.ranks();
   if (ranks.max() == 0 && ranks.min() == 0) {
@@ -362,6 +388,7 @@ void Validator::Resources() {
             "resources: {ranks: 2}");
   } else {
     InRange(ranks.max(), 1, 4096, "resources.ranks");
+    MinOfRange(ranks, "resources.ranks");
     NotYet(ranks.min() == 0 || ranks.min() == ranks.max(), "resources.ranks",
            "write one number");
   }
@@ -400,6 +427,10 @@ void Validator::Checkpointing() {
   }
   NotYet(!checkpointing.keep().has_best(), "checkpointing.keep.best",
          "leave it out");
+  if (checkpointing.keep().best().n() != 0) {
+    InRange(checkpointing.keep().best().n(), 1, 10'000,
+            "checkpointing.keep.best.n");
+  }
   NotYet(!checkpointing.keep().has_ttl(), "checkpointing.keep.ttl",
          "leave it out");
   NotYet(checkpointing.resume_from().empty(), "checkpointing.resume_from",
@@ -423,11 +454,7 @@ void Validator::Evaluation() {
     Wrong("evaluation.every", "is missing; write {epochs: 1} or {steps: 100}");
   }
   for (const std::string& metric : evaluation.metrics()) {
-    if (metric != "loss") {
-      Wrong("evaluation.metrics",
-            absl::StrCat("\"", metric.substr(0, 40),
-                         "\" is not supported yet; write loss"));
-    }
+    WordNotYet(metric == "loss", "evaluation.metrics", metric, "write loss");
   }
   if (evaluation.max_samples() < 0) {
     Wrong("evaluation.max_samples", "is negative");

@@ -23,11 +23,25 @@ std::string Printable(absl::string_view text) {
   return printable;
 }
 
+std::string LineOf(const Violation& violation, absl::string_view file) {
+  std::string line(file);
+  if (violation.line > 0) absl::StrAppend(&line, ":", violation.line);
+  if (!violation.field.empty()) absl::StrAppend(&line, ": ", violation.field);
+  absl::StrAppend(&line, ": ", violation.what);
+  return line;
+}
+
 }  // namespace
 
 void Violations::Add(absl::string_view field, absl::string_view what,
                      int line) {
   list_.push_back({Printable(field), Printable(what), line});
+}
+
+void Violations::AddNotYet(absl::string_view field, absl::string_view what,
+                           int line) {
+  Add(field, what, line);
+  list_.back().is_not_yet = true;
 }
 
 void Violations::Locate(const std::map<std::string, int>& lines) {
@@ -48,12 +62,18 @@ void Violations::Locate(const std::map<std::string, int>& lines) {
 std::string Violations::Text(absl::string_view file) const {
   std::string text;
   for (const Violation& violation : list_) {
-    absl::StrAppend(&text, text.empty() ? "" : "\n", file);
-    if (violation.line > 0) absl::StrAppend(&text, ":", violation.line);
-    if (!violation.field.empty()) absl::StrAppend(&text, ": ", violation.field);
-    absl::StrAppend(&text, ": ", violation.what);
+    absl::StrAppend(&text, text.empty() ? "" : "\n", LineOf(violation, file));
   }
   return text;
+}
+
+std::vector<std::string> Violations::TakeNotYet(absl::string_view file) {
+  std::vector<std::string> lines;
+  for (const Violation& violation : list_) {
+    if (violation.is_not_yet) lines.push_back(LineOf(violation, file));
+  }
+  std::erase_if(list_, [](const Violation& each) { return each.is_not_yet; });
+  return lines;
 }
 
 absl::Status Violations::ToStatus(absl::string_view file) const {

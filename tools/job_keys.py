@@ -150,6 +150,8 @@ def read_rules(text):
     for condition, field, instead in calls(body, "NotYet"):
         starts = re.findall(r'StartsWith\([^"]*"([^"]+)"\)', condition)
         rule(field).refused.append((starts, literal(instead)))
+    for _, field, _, instead in calls(body, "WordNotYet"):
+        rule(field).refused.append(([], literal(instead)))
     for field, what in calls(body, "Wrong"):
         if found := re.search(r"is not supported yet; ([^\"]+)\"", what):
             rule(field).refused.append(([], found.group(1)))
