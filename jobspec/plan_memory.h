@@ -15,7 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "formats/model_spec.h"
+#include "absl/strings/string_view.h"
+#include "formats/model_shape.h"
 
 namespace ft {
 
@@ -25,17 +26,28 @@ enum class BaseStorage { kFp32, kBf16, kNf4, kNf4Double, kInt8 };
 // Bytes of `weights` elements of linears so stored.
 double StoredBytes(BaseStorage storage, double weights);
 
+// What lies in the host's memory, not the device's.
+enum class HostPart { kNothing, kOptimizer, kOptimizerAndWeights };
+
 struct MemoryQuestion {
-  ModelSpec model;
+  ModelShape model;
 
-  // True: bf16 activations on a device. False: fp32 on the host.
+  // True: a device, whose context takes memory too. False: the host.
   bool on_device = true;
+  // Of an element of activations, embeddings and norms.
+  double activation_bytes = 2;
 
-  // Zero: every parameter learns. Else LoRA of this rank on `targets`, the last
-  // parts of module names; none: all linears of blocks.
+  // What learns, the first of these that is not zero: LoRA of this rank on
+  // `lora_targets`, the last parts of module names (none: all linears of
+  // blocks); two bottlenecks of this width a block; so many last blocks
+  // (negative: first ones). All zero: every parameter.
   int64_t lora_rank = 0;
   std::vector<std::string> lora_targets;
+  int64_t bottleneck_size = 0;
+  int64_t learning_blocks = 0;
   BaseStorage base = BaseStorage::kBf16;
+  // A frozen copy of the whole model beside the one that learns.
+  bool has_reference = false;
 
   // Bytes an element that learns: the copy that the forward pass reads, its
   // gradient, the master copy (0: there is none), both moments.
@@ -51,6 +63,7 @@ struct MemoryQuestion {
   int64_t rounds = 1;
   // Elements of the largest bucket of gradients.
   int64_t bucket_elements = 25 << 20;
+  HostPart offloaded = HostPart::kNothing;
 
   // Of a micro-batch of one lane.
   int64_t tokens = 2048;
@@ -63,7 +76,7 @@ struct MemoryQuestion {
 // One line of the ledger.
 struct MemoryTerm {
   std::string name;  // "weights"
-  std::string what;  // "frozen base, NF4: 6.98e9 linears, embeddings in bf16"
+  std::string what;  // "frozen: 6.979 billion in linears, 3.601 GB; ..."
   double bytes = 0;
 };
 
@@ -80,10 +93,28 @@ struct MemoryPlan {
   // peak_bytes and what the device's context takes.
   double device_bytes = 0;
 
+  // The host's memory of a rank: the peak, where there is no device; what is
+  // offloaded; checkpoints on their way; the program.
+  std::vector<MemoryTerm> host_terms;
+  double host_bytes = 0;
+  // Of `host_bytes`: the mapped file of a base that all ranks of a machine
+  // share.
+  double host_shared_bytes = 0;
+
   double Bytes(absl::string_view term) const;
+  double HostBytes(absl::string_view term) const;
 };
 
 // REQUIRES: ranks, lanes, rounds, tokens >= 1; zero_stage in [0, 3]
 MemoryPlan PlanMemory(const MemoryQuestion& question);
+
+// Whether `target`, a name of adaptation.lora.targets, names this linear of
+// some block: q_proj, self_attn.q_proj.
+bool IsTarget(absl::string_view target, const LinearShape& linear);
+
+// The context of a device, which nobody can use otherwise.
+inline constexpr double kDeviceContextBytes = 0.5 * (1 << 30);
+// What the allocator rounds up.
+inline constexpr double kAllocatorMargin = 1.03;
 
 }  // namespace ft

@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
+#include "formats/model_shape.h"
 #include "kernels/cross_entropy.h"
 #include "model/rms_norm.h"
 #include "model/spans.h"
@@ -17,14 +18,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// A chunk's logits: small enough to stay near, large enough for the GEMM.
-constexpr int64_t kChunkBytes = 32 << 20;
-
-int64_t ChunkRows(int64_t vocabulary) {
-  return std::max<int64_t>(
-      16, kChunkBytes / (static_cast<int64_t>(sizeof(float)) * vocabulary));
-}
 
 struct LossFunction : public torch::autograd::Function<LossFunction> {
   static at::Tensor forward(AutogradContext* context,
@@ -45,7 +38,7 @@ struct LossFunction : public torch::autograd::Function<LossFunction> {
 
     double sum = 0;
     std::vector<double> losses(static_cast<size_t>(count));
-    const int64_t chunk = ChunkRows(vocabulary);
+    const int64_t chunk = LossChunkRows(vocabulary);
     for (int64_t begin = 0; begin < count; begin += chunk) {
       const int64_t size = std::min(chunk, count - begin);
       const at::Tensor rows_CD = normed.y_TD.narrow(0, begin, size);

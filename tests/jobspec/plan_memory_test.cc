@@ -25,18 +25,19 @@ constexpr Shape kLlama31_8B{32, 4096, 32, 8, 14336, 128256};
 constexpr Shape kLlama_65B{80, 8192, 64, 64, 22016, 32000};
 constexpr Shape kLlama3_70B{80, 8192, 64, 8, 28672, 128256};
 
-ModelSpec Llama(const Shape& shape) {
-  return ParseModelSpec(absl::StrFormat(
-                            R"({"model_type": "llama", "architectures":
+ModelShape Llama(const Shape& shape) {
+  return ParseModelShape(absl::StrFormat(
+                             R"({"model_type": "llama", "architectures":
                      ["LlamaForCausalLM"], "num_hidden_layers": %d,
                      "hidden_size": %d, "num_attention_heads": %d,
                      "num_key_value_heads": %d, "intermediate_size": %d,
                      "vocab_size": %d, "tie_word_embeddings": %s,
                      "max_position_embeddings": 8192, "rms_norm_eps": 1e-5,
                      "hidden_act": "silu"})",
-                            shape.layers, shape.hidden, shape.heads,
-                            shape.kv_heads, shape.intermediate,
-                            shape.vocabulary, shape.is_tied ? "true" : "false"))
+                             shape.layers, shape.hidden, shape.heads,
+                             shape.kv_heads, shape.intermediate,
+                             shape.vocabulary,
+                             shape.is_tied ? "true" : "false"))
       .value();
 }
 
@@ -132,6 +133,7 @@ TEST(PlanMemoryTest, StagesDivideTheState) {
 TEST(PlanMemoryTest, SmolLm2OnTheHost) {
   const MemoryPlan plan = PlanMemory({.model = Llama(kSmolLm2),
                                       .on_device = false,
+                                      .activation_bytes = 4,
                                       .lora_rank = 8,
                                       .base = BaseStorage::kFp32,
                                       .tokens = 512,
