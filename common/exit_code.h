@@ -11,4 +11,7 @@ namespace ft {
 
 int ExitCodeOf(absl::StatusCode code);
 
+// Of plan: nothing went wrong, but what was asked for needs more than there is.
+inline constexpr int kExitDoesNotFit = 9;
+
 }  // namespace ft
