@@ -3,7 +3,7 @@
 // What every verb of ftctl shares: options, where the coordinator is, how
 // results are printed and errors told. Exit codes: 0 ok, 1 error, 2 usage,
 // 3 invalid job, 4 not found, 5 denied, 6 conflict, 7 unavailable, 8 timeout,
-// 10 job failed, 11 cancelled, 12 held.
+// 9 does not fit, 10 job failed, 11 cancelled, 12 held.
 
 #pragma once
 
@@ -28,6 +28,7 @@ struct GlobalOptions {
 
 // Registers the verbs; the chosen one puts its exit code into `code`.
 void AddLocalCommands(CLI::App& app, GlobalOptions& options, int& code);
+void AddPlanCommand(CLI::App& app, GlobalOptions& options, int& code);
 void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code);
 void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code);
 

@@ -78,8 +78,8 @@ std::unique_ptr<CLI::App> MakeCommandLine(GlobalOptions& options, int& code) {
       "--version", absl::StrCat("ftctl ", Version(), " (", Revision(), ")"));
   app->footer(
       "Exit codes: 0 ok  1 error  2 usage  3 invalid job  4 not found  5 "
-      "denied\n  6 conflict  7 unavailable  8 timeout  10 job failed  11 "
-      "cancelled\n  12 held");
+      "denied\n  6 conflict  7 unavailable  8 timeout  9 does not fit  10 job "
+      "failed\n  11 cancelled  12 held");
   app->add_option("--address", options.address,
                   "HOST:PORT of a coordinator; default: that of ftctl up")
       ->envname("FTCTL_ADDRESS")

@@ -548,6 +548,8 @@ void AddJobCommands(CLI::App& app, GlobalOptions& options, int& code) {
   command->add_option("file", arguments.file, "Job file")->required();
   command->callback([&] { code = Check(options); });
 
+  AddPlanCommand(app, options, code);
+
   command = add("submit",
                 "Queue a job, print its id\n\n  ftctl submit job.yaml --watch\n"
                 "  JOB=$(ftctl submit job.yaml -o name)\n"

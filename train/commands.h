@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "jobspec/plan_options.h"
+
 namespace ft {
 
 inline constexpr int kExitOk = 0;
@@ -46,6 +48,14 @@ struct CheckCommand {
 };
 // Data, tokenizer and model of a job file.
 int RunCheckCommand(const CheckCommand& command);
+
+struct PlanCommand {
+  PlanWords words;
+  std::string model_root;
+  std::string output = "table";  // table | json
+};
+// Memory and disk that a job will need; 9: it does not fit.
+int RunPlanCommand(const PlanCommand& command);
 
 struct ShowTokensCommand {
   std::string job_file;

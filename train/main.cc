@@ -15,6 +15,8 @@ namespace {
 constexpr char kExamples[] = R"(
   ft-train import model.gguf models/smollm2   make a model directory
   ft-train check job.yaml                     find mistakes in data and model
+  ft-train plan job.yaml --device-memory 24GiB
+                                              what it will need
   ft-train show-tokens job.yaml               what is learned, token by token
   ft-train run job.yaml --output out          train without a coordinator
   ft-train chat --model models/smollm2 --adapter out/export "Who are you?")";
@@ -73,6 +75,18 @@ int main(int argc, char** argv) {
   command->callback([&] {
     check.model_root = model_root;
     code = ft::RunCheckCommand(check);
+  });
+
+  ft::PlanCommand plan;
+  command = app.add_subcommand(
+      "plan", "Memory and disk a job will need, and what would make it fit");
+  ft::AddPlanOptions(*command, plan.words);
+  command->add_option("--model_root", model_root, "Folder of models");
+  command->add_option("-o,--output", plan.output, "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+  command->callback([&] {
+    plan.model_root = model_root;
+    code = ft::RunPlanCommand(plan);
   });
 
   ft::ShowTokensCommand show;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -81,12 +82,12 @@ TEST_F(CommandLineTest, TheVerbsAreFrozen) {
   std::vector<std::string> verbs;
   ForEachVerb(*MakeCommandLine(options, code),
               [&](const CLI::App& verb) { verbs.push_back(verb.get_name()); });
-  EXPECT_THAT(
-      verbs, ::testing::UnorderedElementsAre(
-                 "up", "down", "check", "submit", "list", "get", "watch",
-                 "wait", "events", "logs", "metrics", "cancel", "resume",
-                 "delete", "fetch", "chat", "workers", "ls", "release", "model",
-                 "import", "ls", "version", "completion"));
+  EXPECT_THAT(verbs,
+              ::testing::UnorderedElementsAre(
+                  "up", "down", "check", "plan", "submit", "list", "get",
+                  "watch", "wait", "events", "logs", "metrics", "cancel",
+                  "resume", "delete", "fetch", "chat", "workers", "ls",
+                  "release", "model", "import", "ls", "version", "completion"));
 }
 
 TEST_F(CommandLineTest, EveryVerbHasAnExampleAndEveryOptionItsMeaning) {
@@ -155,6 +156,13 @@ TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
   Expect("logs a --rank -2", 2, "--rank");
   Expect("metrics a --after -1", 2, "--after");
   Expect("completion tcsh", 2, "tcsh");
+  Expect("plan", 2, "job is required");
+  Expect("plan a.yaml --device-memory 48Gib", 2, "unknown unit; use B, kB");
+  Expect("plan a.yaml --device-memory -8GiB", 2, "write for example 24GiB");
+  Expect("plan a.yaml --host-memory 0GiB", 2, "must be above 0");
+  Expect("plan a.yaml --ranks 0", 2, "a whole number from 1 to 4096");
+  Expect("plan a.yaml --longest -5", 2, "must be a number above 0");
+  Expect("plan a.yaml --tokens-per-second nan", 2, "must be a number above 0");
   Expect("submit a.yaml --request_id a/b", 2, "1 to 64 characters");
   Expect("--address 192.0.2.1:7443 list", 2, "TLS");
   Expect("--address nowhere list", 2, "HOST:PORT");
@@ -202,6 +210,53 @@ TEST_F(CommandLineTest, ABadJobFileIsTold) {
   FT_ASSERT_OK(WriteFileAtomic(file, std::string(10 << 20, '#')));
   Expect(absl::StrCat("submit ", file), 3, "larger than 262144 bytes");
   Expect(absl::StrCat("check ", home_.path()), 3, "is a folder");
+}
+
+TEST_F(CommandLineTest, APlanNeedsAJobFileAndAConfigAlone) {
+  const std::string source = FT_TEST_SOURCE_DIR;
+  const std::string golden = source + "/tests/golden/plan/";
+  const std::string qlora = absl::StrCat(
+      "plan ", source, "/examples/plan/qlora_65b_48gib.yaml --model ", golden,
+      "llama_65b --device-memory ");
+  Said said = Run(qlora + "48GiB");
+  EXPECT_EQ(said.code, 0) << said.err;
+  EXPECT_THAT(said.out, HasSubstr("qlora-65b: fits\n"));
+  EXPECT_THAT(said.out, HasSubstr("this version cannot run it"));
+  EXPECT_THAT(said.out, HasSubstr(":12: quantization: is not supported yet"));
+
+  said = Run(qlora + "32GiB -o json");
+  EXPECT_EQ(said.code, 9) << said.err;
+  const nlohmann::json plan = nlohmann::json::parse(said.out);
+  EXPECT_EQ(plan["fits"], false);
+  EXPECT_EQ(plan["model"]["parameters"], 65'285'660'672);
+  EXPECT_EQ(plan["ledger"][0]["term"], "weights");
+  EXPECT_EQ(plan["ledger"][0]["bytes"], 34'458'927'104);
+  EXPECT_EQ(plan["peak"]["at"], "forward and backward of a block");
+  EXPECT_TRUE(plan["proposal"]["changes"].is_object());
+  EXPECT_EQ(plan["step_seconds"], nullptr);
+  EXPECT_THAT(Run(qlora + "48GiB -o yaml").out, HasSubstr("fits: true\n"));
+  EXPECT_EQ(Run(qlora + "48GiB -o name").out, "qlora-65b\n");
+
+  // The model root of ftctl up is looked into, too.
+  FT_ASSERT_OK(MakeDirs(home_ / "ft/models/llama-65b"));
+  FT_ASSERT_OK_AND_ASSIGN(const std::string config,
+                          ReadFile(golden + "llama_65b/config.json", 1 << 16));
+  FT_ASSERT_OK(
+      WriteFileAtomic(home_ / "ft/models/llama-65b/config.json", config));
+  said = Run(absl::StrCat("plan ", source,
+                          "/examples/plan/qlora_65b_48gib.yaml "
+                          "--device-memory 24GiB --ranks 2"));
+  EXPECT_EQ(said.code, 9) << said.err;
+  EXPECT_THAT(said.out, HasSubstr("\nproposal: write\n"));
+  EXPECT_THAT(said.out, HasSubstr("  parallelism.zero_stage: 3\n"));
+
+  Expect(absl::StrCat("plan ", home_ / "gone.yaml"), 4, "No such file");
+  Expect(absl::StrCat("plan ", source,
+                      "/examples/plan/qlora_7b_8gib.yaml --model ",
+                      home_ / "gone"),
+         4, "name a config.json, or the folder of one");
+  Expect(absl::StrCat("plan ", source, "/examples/plan/qlora_7b_8gib.yaml"), 3,
+         "model.base: there is no model llama-2-7b");
 }
 
 TEST_F(CommandLineTest, ModelsAreListedWithoutAService) {
