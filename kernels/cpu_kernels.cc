@@ -331,11 +331,11 @@ void Nf4Quantize(int64_t n, const float* x, uint8_t* packed, float* absmax) {
 }
 
 void Nf4DequantizeBlock(int count, const uint8_t* packed, float absmax,
-                        float* x) {
+                        const float* values, float* x) {
   int i = 0;
 #if defined(__AVX2__)
-  const __m256 low = _mm256_loadu_ps(kNf4Values);
-  const __m256 high = _mm256_loadu_ps(kNf4Values + 8);
+  const __m256 low = _mm256_loadu_ps(values);
+  const __m256 high = _mm256_loadu_ps(values + 8);
   const __m256 scale = _mm256_set1_ps(absmax);
   // Bit 3 of a code chooses the half of the table.
   const auto look_up = [&](__m256i codes) {
@@ -358,17 +358,17 @@ void Nf4DequantizeBlock(int count, const uint8_t* packed, float absmax,
 #endif
   for (; i < count; ++i) {
     const int byte = packed[i / 2];
-    x[i] = kNf4Values[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax;
+    x[i] = values[i % 2 == 0 ? byte >> 4 : byte & 15] * absmax;
   }
 }
 
 void Nf4Dequantize(int64_t n, const uint8_t* packed, const float* absmax,
-                   float* x) {
+                   const float* values, float* x) {
   for (int64_t begin = 0; begin < n; begin += kNf4BlockSize) {
     const int count =
         static_cast<int>(n - begin < kNf4BlockSize ? n - begin : kNf4BlockSize);
     Nf4DequantizeBlock(count, packed + begin / 2, absmax[begin / kNf4BlockSize],
-                       x + begin);
+                       values, x + begin);
   }
 }
 

@@ -46,7 +46,7 @@ struct CpuKernels {
   void (*nf4_quantize)(int64_t n, const float* x, uint8_t* packed,
                        float* absmax);
   void (*nf4_dequantize)(int64_t n, const uint8_t* packed, const float* absmax,
-                         float* x);
+                         const float* values, float* x);
 };
 
 extern const CpuKernels kPortableKernels;

@@ -185,12 +185,13 @@ void Nf4Quantize(std::span<const float> weights, std::span<uint8_t> packed,
 }
 
 void Nf4Dequantize(std::span<const uint8_t> packed,
-                   std::span<const float> absmax, std::span<float> weights) {
+                   std::span<const float> absmax, std::span<float> weights,
+                   Nf4Values values) {
   const int64_t n = static_cast<int64_t>(weights.size());
   FT_CHECK(static_cast<int64_t>(packed.size()) == Nf4Bytes(n));
   FT_CHECK(static_cast<int64_t>(absmax.size()) == Nf4Blocks(n));
   internal::ActiveKernels().nf4_dequantize(n, packed.data(), absmax.data(),
-                                           weights.data());
+                                           values.data(), weights.data());
 }
 
 double SumTiles(std::span<const double> tiles) {

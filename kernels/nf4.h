@@ -18,6 +18,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/nf4_table.h"
+
 namespace ft {
 
 inline constexpr int64_t kNf4Block = 64;
@@ -33,11 +35,16 @@ void Nf4Quantize(std::span<const float> weights, std::span<uint8_t> packed,
 void Nf4QuantizeReference(std::span<const float> weights,
                           std::span<uint8_t> packed, std::span<float> absmax);
 
+// What the codes stand for; a file may hold other values than ours.
+using Nf4Values = std::span<const float, 16>;
+
 // REQUIRES: the same sizes
 void Nf4Dequantize(std::span<const uint8_t> packed,
-                   std::span<const float> absmax, std::span<float> weights);
+                   std::span<const float> absmax, std::span<float> weights,
+                   Nf4Values values = Nf4Values(kNf4Values));
 void Nf4DequantizeReference(std::span<const uint8_t> packed,
                             std::span<const float> absmax,
-                            std::span<float> weights);
+                            std::span<float> weights,
+                            Nf4Values values = Nf4Values(kNf4Values));
 
 }  // namespace ft

@@ -187,10 +187,10 @@ void Nf4QuantizeReference(std::span<const float> weights,
 
 void Nf4DequantizeReference(std::span<const uint8_t> packed,
                             std::span<const float> absmax,
-                            std::span<float> weights) {
+                            std::span<float> weights, Nf4Values values) {
   for (size_t i = 0; i < weights.size(); ++i) {
     const int code = i % 2 == 0 ? packed[i / 2] >> 4 : packed[i / 2] & 15;
-    weights[i] = kNf4Values[static_cast<size_t>(code)] *
+    weights[i] = values[static_cast<size_t>(code)] *
                  absmax[i / static_cast<size_t>(kNf4Block)];
   }
 }
