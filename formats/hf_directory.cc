@@ -12,6 +12,7 @@
 #include "common/file.h"
 #include "common/regular_file.h"
 #include "common/status.h"
+#include "formats/bitsandbytes.h"
 
 namespace ft {
 namespace {
@@ -33,6 +34,23 @@ bool MayBeIgnored(const ModelSpec& spec, absl::string_view name) {
          absl::EndsWith(name, "rotary_emb.inv_freq");
 }
 
+// A weight of a linear that is stored in 4 bits.
+void CheckStored(const ModelSpec& spec, const SafetensorsModel& weights,
+                 const ParameterSpec& parameter,
+                 std::vector<std::string>& faults) {
+  if (!spec.quantization) {
+    faults.push_back(
+        absl::StrCat(parameter.name,
+                     ": is stored in 4 bits, but config.json has no "
+                     "quantization_config; take the config.json that belongs "
+                     "to these weights"));
+    return;
+  }
+  const absl::StatusOr<StoredNf4> stored =
+      ReadStoredNf4(weights, parameter.name, parameter.shape);
+  if (!stored.ok()) faults.emplace_back(stored.status().message());
+}
+
 // Explains a folder without safetensors: most often the weights are pickles.
 absl::Status ExplainMissingWeights(const std::string& dir,
                                    absl::Status missing) {
@@ -51,6 +69,14 @@ absl::Status CheckWeights(const ModelSpec& spec,
   std::vector<std::string> faults;
   absl::flat_hash_set<std::string> known;
   for (const ParameterSpec& parameter : spec.Parameters()) {
+    if (parameter.role == ParameterRole::kLinearWeight &&
+        IsStoredNf4(weights, parameter.name)) {
+      for (std::string& name : StoredNf4Names(parameter.name)) {
+        known.insert(std::move(name));
+      }
+      CheckStored(spec, weights, parameter, faults);
+      continue;
+    }
     known.insert(parameter.name);
     const TensorView* tensor = weights.Find(parameter.name);
     if (tensor == nullptr) {

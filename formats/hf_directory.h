@@ -33,7 +33,8 @@ struct HfDirectory {
 absl::StatusOr<HfDirectory> OpenHfDirectory(const std::string& dir);
 
 // Checks that `weights` holds each parameter of `spec` with its shape and a
-// floating type. A lm_head.weight beside a tied embedding is ignored, as are
+// floating type, or the weight of a linear in 4 bits where spec.quantization
+// allows it. A lm_head.weight beside a tied embedding is ignored, as are
 // rotary_emb.inv_freq buffers; another unknown tensor is a fault.
 absl::Status CheckWeights(const ModelSpec& spec,
                           const SafetensorsModel& weights);

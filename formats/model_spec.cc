@@ -211,11 +211,6 @@ void RefuseWhatChangesTheArithmetic(ConfigReader& config) {
                                                   " is not supported yet; "
                                                   "supported: silu"));
   }
-  if (config.Find("quantization_config") != nullptr) {
-    config.Unsupported("quantization_config",
-                       "quantised weights are not supported yet; convert the "
-                       "model to a floating type");
-  }
   if (config.Bool("rope_interleaved", false)) {
     config.Unsupported("rope_interleaved", "true is not supported yet");
   }
@@ -243,6 +238,39 @@ void WarnOfTheRest(ConfigReader& config, std::vector<std::string>& warnings) {
   }
 }
 
+// Of the many ways to store fewer bits, NF4 of bitsandbytes.
+std::optional<Nf4Quantization> ReadQuantization(ConfigReader& config) {
+  constexpr char kInstead[] =
+      "supported: bitsandbytes with load_in_4bit and nf4; or convert the model "
+      "to a floating type";
+  const nlohmann::json* object = config.Find("quantization_config");
+  if (object == nullptr) return std::nullopt;
+  if (!object->is_object()) {
+    config.Fault("quantization_config", "is not an object");
+    return std::nullopt;
+  }
+  ConfigReader reader(*object, "quantization_config.");
+  const auto refuse = [&](const char* key, const std::string& value) {
+    reader.Unsupported(
+        key, absl::StrCat(value, " is not supported yet; ", kInstead));
+  };
+  const std::string method = reader.String("quant_method", "");
+  const std::string type = reader.String("bnb_4bit_quant_type", "fp4");
+  if (method != "bitsandbytes") {
+    refuse("quant_method", JsonString(method));
+  } else if (reader.Bool("load_in_8bit", false)) {
+    refuse("load_in_8bit", "true");
+  } else if (!reader.Bool("load_in_4bit", false)) {
+    refuse("load_in_4bit", "false");
+  } else if (type != "nf4") {
+    refuse("bnb_4bit_quant_type", JsonString(type));
+  }
+  const Nf4Quantization stored{
+      .double_quant = reader.Bool("bnb_4bit_use_double_quant", false)};
+  config.Absorb(reader);
+  return stored;
+}
+
 ModelSpec ReadLlama(ConfigReader& config, std::vector<std::string>& warnings) {
   ModelSpec spec;
   spec.model_type = "llama";
@@ -258,6 +286,7 @@ ModelSpec ReadLlama(ConfigReader& config, std::vector<std::string>& warnings) {
   spec.pad_token_id =
       ReadTokenId(config, "pad_token_id", spec.vocab_size, warnings);
   spec.dtype = ReadDType(config);
+  spec.quantization = ReadQuantization(config);
   RefuseWhatChangesTheArithmetic(config);
   WarnOfTheRest(config, warnings);
   return spec;

@@ -72,6 +72,13 @@ struct LinearSpec {
   bool has_bias = false;
 };
 
+// How the weights of linears are stored in 4 bits (arXiv:2305.14314).
+struct Nf4Quantization {
+  bool double_quant = true;  // Their scales in 8 bits.
+
+  bool operator==(const Nf4Quantization&) const = default;
+};
+
 struct ModelSpec {
   std::string model_type;  // "llama"
   int64_t vocab_size = 0;
@@ -92,6 +99,9 @@ struct ModelSpec {
   std::optional<int64_t> pad_token_id;
   // Element type that the file names; empty: none. Weights say their own.
   std::optional<DType> dtype;
+  // Of the files, in the layout of bitsandbytes.h. Some linears may still be
+  // floats.
+  std::optional<Nf4Quantization> quantization;
 
   int64_t q_features() const { return num_heads * head_dim; }
   int64_t kv_features() const { return num_kv_heads * head_dim; }

@@ -216,8 +216,32 @@ TEST(ModelSpecTest, OtherFamiliesAreRefusedByNameWithWhatIsSupported) {
 TEST(ModelSpecTest, WhatWouldChangeTheArithmeticIsRefused) {
   EXPECT_THAT(ParsePatched({{"hidden_act", "gelu"}}),
               Fails(kUnimplemented, "hidden_act: \"gelu\""));
-  EXPECT_THAT(ParsePatched({{"quantization_config", {{"bits", 4}}}}),
-              Fails(kUnimplemented, "quantization_config"));
+  const nlohmann::json nf4 = {{"quant_method", "bitsandbytes"},
+                              {"load_in_4bit", true},
+                              {"bnb_4bit_quant_type", "nf4"}};
+  FT_ASSERT_OK_AND_ASSIGN(const ModelSpec spec,
+                          ParsePatched({{"quantization_config", nf4}}));
+  EXPECT_EQ(spec.quantization, Nf4Quantization{.double_quant = false});
+  const auto quantised = [&](const nlohmann::json& patch) {
+    nlohmann::json changed = nf4;
+    changed.merge_patch(patch);
+    return ParsePatched({{"quantization_config", changed}});
+  };
+  for (const nlohmann::json& patch :
+       std::vector<nlohmann::json>{{{"quant_method", "gptq"}},
+                                   {{"quant_method", nullptr}},
+                                   {{"load_in_8bit", true}},
+                                   {{"load_in_4bit", false}},
+                                   {{"bnb_4bit_quant_type", "fp4"}},
+                                   {{"bnb_4bit_quant_type", nullptr}}}) {
+    EXPECT_THAT(quantised(patch),
+                Fails(kUnimplemented, "supported: bitsandbytes"))
+        << patch;
+  }
+  EXPECT_THAT(quantised({{"load_in_4bit", "yes"}}),
+              Fails(kInvalid, "quantization_config.load_in_4bit"));
+  EXPECT_THAT(ParsePatched({{"quantization_config", 4}}),
+              Fails(kInvalid, "quantization_config: is not an object"));
   EXPECT_THAT(ParsePatched({{"rope_interleaved", true}}),
               Fails(kUnimplemented, "rope_interleaved"));
   EXPECT_THAT(

@@ -117,6 +117,48 @@ def safetensors():
     put("safetensors", "zip", b"PK\3\4" + b"\0" * 30)
 
 
+def stored_nf4():
+    state = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [8, 18]}
+    nested = {**state, "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.05}
+    ascending = struct.pack("<16f", *(i / 8 - 1 for i in range(16)))
+    nested_map = struct.pack("<256f", *(i / 128 - 1 for i in range(256)))
+
+    def seed(name, said=nested, state_bytes=None, **changes):
+        text = json.dumps(said).encode() if state_bytes is None else state_bytes
+        parts = {"w": ("U8", [72, 1], b"\x7a" * 72), "w.quant_map": ("F32", [16], ascending),
+                 "w.absmax": ("U8", [3], b"\1\2\3"), "w.nested_absmax": ("F32", [1], struct.pack("<f", 0.5)),
+                 "w.nested_quant_map": ("F32", [256], nested_map),
+                 "w.quant_state.bitsandbytes__nf4": ("U8", [len(text)], text)}
+        parts.update({key.replace("__", "."): value for key, value in changes.items()})
+        header, data = {}, b""
+        for key, value in parts.items():
+            if value is None:
+                continue
+            dtype, shape, bytes_ = value
+            header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(bytes_)]}
+            data += bytes_
+        put("stored_nf4", name, tensors(header, data))
+
+    seed("nested")
+    plain = {"w__nested_absmax": None, "w__nested_quant_map": None}
+    seed("plain", state, w__absmax=("F32", [3], struct.pack("<3f", 1, 2, 3)), **plain)
+    seed("codes_as_bf16", w=("BF16", [36, 1], b"\x7a" * 72))
+    seed("scales_of_another_type", w__absmax=("F32", [3], b"\0" * 12))
+    seed("no_nested_map", w__nested_quant_map=None)
+    seed("no_nested_absmax", w__nested_absmax=None)
+    seed("few_codes", w=("U8", [71, 1], b"\0" * 71))
+    seed("few_scales", w__absmax=("U8", [2], b"\0" * 2))
+    seed("map_descends", w__quant_map=("F32", [16], ascending[::-1]))
+    seed("map_not_finite", w__nested_quant_map=("F32", [256], b"\xff" * 1024))
+    seed("offset_too_large", {**nested, "nested_offset": 1e300})
+    seed("offset_is_text", {**nested, "nested_offset": "nan"})
+    seed("shape_wraps", {**nested, "shape": [2**63, 2**63]})
+    seed("shape_negative", {**nested, "shape": [-8, -18]})
+    seed("blocksize_zero", {**nested, "blocksize": 0})
+    seed("state_deep", state_bytes=b'{"a":' * 700)
+    seed("state_empty", state_bytes=b"")
+
+
 GGUF_PACK = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
@@ -638,7 +680,7 @@ def http2_opening():
 
 
 if __name__ == "__main__":
-    for write in (job_yaml, safetensors, gguf, config_json, tokenizer_json, sentencepiece, chat_template, dataset_rows,
+    for write in (job_yaml, safetensors, stored_nf4, gguf, config_json, tokenizer_json, sentencepiece, chat_template, dataset_rows,
                   manifest, checkpoint_json, rank_frames, collective_frames, rpc_requests, page_tokens,
                   http2_opening):
         write()
