@@ -6,9 +6,12 @@
 #include <cmath>
 #include <set>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/file.h"
+#include "common/regular_file.h"
 #include "common/status.h"
 #include "formats/config_reader.h"
 #include "formats/json.h"
@@ -17,6 +20,11 @@ namespace ft {
 namespace {
 
 constexpr absl::string_view kPrefix = "base_model.model.";
+
+// In the metadata of the weights.
+constexpr char kBaseKey[] = "base_quantization";
+constexpr char kNf4[] = "nf4";
+constexpr char kNf4Double[] = "nf4, double_quant";
 
 // Set, these would change what the adapter computes.
 constexpr const char* kMustBeUnset[] = {
@@ -153,6 +161,43 @@ absl::StatusOr<AdapterConfig> ParseAdapterConfig(
     }
   }
   return config;
+}
+
+std::map<std::string, std::string> AdapterMetadata(
+    const std::optional<Nf4Quantization>& base) {
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (base) metadata[kBaseKey] = base->double_quant ? kNf4Double : kNf4;
+  return metadata;
+}
+
+absl::StatusOr<std::optional<Nf4Quantization>> BaseQuantizationOf(
+    const std::map<std::string, std::string>& metadata) {
+  const auto found = metadata.find(kBaseKey);
+  if (found == metadata.end()) return std::nullopt;
+  if (found->second == kNf4) return Nf4Quantization{.double_quant = false};
+  if (found->second == kNf4Double) return Nf4Quantization{.double_quant = true};
+  return absl::UnimplementedError(absl::StrCat(
+      kBaseKey, ": \"", absl::Utf8SafeCHexEscape(found->second.substr(0, 60)),
+      "\" is not supported; supported: ", kNf4, "; ", kNf4Double));
+}
+
+absl::StatusOr<PeftAdapter> OpenPeftAdapter(const std::string& dir) {
+  const std::string config_path = JoinPath(dir, kAdapterConfigName);
+  FT_ASSIGN_OR_RETURN(const std::string json,
+                      ReadRegularFile(config_path, kMaxConfigBytes));
+  FT_ASSIGN_OR_RETURN(AdapterConfig config, ParseAdapterConfig(json),
+                      config_path);
+  if (config.use_dora || !config.modules_to_save.empty()) {
+    return absl::UnimplementedError(
+        absl::StrCat(dir, ": DoRA and modules_to_save are not supported yet"));
+  }
+  FT_ASSIGN_OR_RETURN(SafetensorsFile weights, SafetensorsFile::Open(JoinPath(
+                                                   dir, kAdapterWeightsName)));
+  FT_ASSIGN_OR_RETURN(const std::optional<Nf4Quantization> base,
+                      BaseQuantizationOf(weights.metadata()), weights.path());
+  return PeftAdapter{.config = std::move(config),
+                     .weights = std::move(weights),
+                     .base_quantization = base};
 }
 
 std::string LoraAName(absl::string_view module) {

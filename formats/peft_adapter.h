@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "formats/model_spec.h"
+#include "formats/safetensors.h"
 
 namespace ft {
 
@@ -45,6 +46,29 @@ std::string AdapterConfigJson(const AdapterConfig& config);
 // without meaning to us are told in `warnings`, if given.
 absl::StatusOr<AdapterConfig> ParseAdapterConfig(
     absl::string_view json, std::vector<std::string>* warnings = nullptr);
+
+// What the weights' file says of the base beside "format": how its linears were
+// quantised while the adapter was trained. adapter_config.json has no key for
+// it, and what PEFT does not know it warns of.
+std::map<std::string, std::string> AdapterMetadata(
+    const std::optional<Nf4Quantization>& base);
+
+// Nothing: the base was not quantised, or nobody says. UNIMPLEMENTED: in a way
+// that we do not have.
+absl::StatusOr<std::optional<Nf4Quantization>> BaseQuantizationOf(
+    const std::map<std::string, std::string>& metadata);
+
+// An adapter's directory.
+struct PeftAdapter {
+  AdapterConfig config;
+  SafetensorsFile weights;
+  std::optional<Nf4Quantization> base_quantization;
+};
+
+// NOT_FOUND: a file is missing. INVALID_ARGUMENT, UNIMPLEMENTED: as
+// ParseAdapterConfig and SafetensorsFile::Open; DoRA, modules_to_save. The
+// message begins with the path.
+absl::StatusOr<PeftAdapter> OpenPeftAdapter(const std::string& dir);
 
 // "base_model.model.<module>.lora_A.weight": [r, in], and lora_B: [out, r].
 std::string LoraAName(absl::string_view module);
