@@ -19,7 +19,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // A node's inputs are x and then, linear by linear, those of weight, bias,
-// lora_A and lora_B that exist.
+// lora_A and lora_B that exist. A packed weight is no input: it is constant.
 enum Role : size_t { kWeight, kBias, kLoraA, kLoraB, kRoles };
 
 using RoleTensors = std::array<at::Tensor, kRoles>;
@@ -27,6 +27,7 @@ using RoleFlags = std::array<bool, kRoles>;
 
 // What is the same for all linears of a node, besides tensors.
 struct LoraOptions {
+  std::shared_ptr<const PackedWeight> packed;  // Null: the weight is a tensor.
   double scale = 0;
   double dropout = 0;
   uint64_t noise = 0;  // Key of the mask; 0 dropout: not used.
@@ -34,12 +35,14 @@ struct LoraOptions {
   bool has_lora = false;
 
   bool has(size_t role) const {
-    return role == kWeight || (role == kBias ? has_bias : has_lora);
+    if (role == kWeight) return packed == nullptr;
+    return role == kBias ? has_bias : has_lora;
   }
 };
 
 LoraOptions OptionsOf(const Linear& linear, const NoiseKey* noise) {
-  LoraOptions options{.scale = linear.lora_scale,
+  LoraOptions options{.packed = linear.packed,
+                      .scale = linear.lora_scale,
                       .has_bias = linear.bias.defined(),
                       .has_lora = linear.uses_lora()};
   if (noise != nullptr && linear.lora_dropout > 0) {
@@ -93,12 +96,17 @@ at::Tensor Down(const at::Tensor& x_TD, const at::Tensor& p_DR, double scale) {
   return out_TR;
 }
 
+// W; of a packed one an expanded copy, until the next is asked for.
+at::Tensor WeightOf(const RoleTensors& linear, const LoraOptions& options) {
+  return options.packed != nullptr ? options.packed->Expand() : linear[kWeight];
+}
+
 // y = x W^T + b + s drop(x) A^T B^T; `down` becomes drop(x) A^T.
 at::Tensor Forward(const at::Tensor& x, const RoleTensors& linear,
                    const LoraOptions& options, at::Tensor& down) {
-  at::Tensor y = options.has_bias
-                     ? at::addmm(linear[kBias], x, linear[kWeight].t())
-                     : at::mm(x, linear[kWeight].t());
+  const at::Tensor weight = WeightOf(linear, options);
+  at::Tensor y = options.has_bias ? at::addmm(linear[kBias], x, weight.t())
+                                  : at::mm(x, weight.t());
   if (options.has_lora) {
     down = Down(Drop(x, options), linear[kLoraA].t(), /*scale=*/1);
     y.addmm_(down, linear[kLoraB].t(), /*beta=*/1, options.scale);
@@ -110,10 +118,11 @@ at::Tensor Forward(const at::Tensor& x, const RoleTensors& linear,
 void AddInputGradient(const at::Tensor& dy, const at::Tensor& g,
                       const RoleTensors& linear, const LoraOptions& options,
                       at::Tensor& dx) {
+  const at::Tensor weight = WeightOf(linear, options);
   if (dx.defined()) {
-    dx.addmm_(dy, linear[kWeight]);
+    dx.addmm_(dy, weight);
   } else {
-    dx = at::mm(dy, linear[kWeight]);
+    dx = at::mm(dy, weight);
   }
   if (!options.has_lora) return;
   if (options.dropout == 0) {
@@ -146,34 +155,25 @@ RoleTensors ParameterGradients(const at::Tensor& dy, const at::Tensor& x,
   return gradients;
 }
 
+// The options of a node, kept for its backward pass.
+struct SavedOptions : public torch::CustomClassHolder {
+  explicit SavedOptions(std::vector<LoraOptions> options)
+      : all(std::move(options)) {}
+
+  const std::vector<LoraOptions> all;
+};
+
 void SaveOptions(AutogradContext* context,
                  const std::vector<LoraOptions>& all) {
-  std::vector<double> numbers;
-  std::vector<int64_t> words;
-  for (const LoraOptions& options : all) {
-    numbers.push_back(options.scale);
-    numbers.push_back(options.dropout);
-    words.push_back(static_cast<int64_t>(options.noise));
-    words.push_back(options.has_bias);
-    words.push_back(options.has_lora);
-  }
-  context->saved_data["numbers"] = numbers;
-  context->saved_data["words"] = words;
+  context->saved_data["options"] =
+      c10::IValue::make_capsule(c10::make_intrusive<SavedOptions>(all));
 }
 
-std::vector<LoraOptions> SavedOptions(AutogradContext* context) {
-  const std::vector<double> numbers =
-      context->saved_data["numbers"].toDoubleVector();
-  const std::vector<int64_t> words = context->saved_data["words"].toIntVector();
-  std::vector<LoraOptions> all;
-  for (size_t i = 0; i < numbers.size() / 2; ++i) {
-    all.push_back({.scale = numbers[2 * i],
-                   .dropout = numbers[2 * i + 1],
-                   .noise = static_cast<uint64_t>(words[3 * i]),
-                   .has_bias = words[3 * i + 1] != 0,
-                   .has_lora = words[3 * i + 2] != 0});
-  }
-  return all;
+const std::vector<LoraOptions>& OptionsIn(AutogradContext* context) {
+  // Lives as long as the context.
+  return static_cast<const SavedOptions&>(
+             *context->saved_data["options"].toCapsule())
+      .all;
 }
 
 // Index of a linear's tensor among all tensors of the node; the number of all
@@ -244,7 +244,7 @@ struct GroupFunction : public torch::autograd::Function<GroupFunction> {
   static variable_list backward(AutogradContext* context,
                                 variable_list gradients) {
     const variable_list saved = context->get_saved_variables();
-    const std::vector<LoraOptions> options = SavedOptions(context);
+    const std::vector<LoraOptions>& options = OptionsIn(context);
     const at::Tensor& x = saved[0];
     const size_t count = CountTensors(options);
     const at::TensorList tensors = at::TensorList(saved).slice(1, count);
@@ -311,7 +311,7 @@ struct MlpFunction : public torch::autograd::Function<MlpFunction> {
   static variable_list backward(AutogradContext* context,
                                 variable_list gradients) {
     const variable_list saved = context->get_saved_variables();
-    const std::vector<LoraOptions> options = SavedOptions(context);
+    const std::vector<LoraOptions>& options = OptionsIn(context);
     const at::Tensor& x = saved[0];
     const size_t count = CountTensors(options);
     const at::TensorList tensors = at::TensorList(saved).slice(1, count);
@@ -358,7 +358,7 @@ struct MlpFunction : public torch::autograd::Function<MlpFunction> {
 std::vector<at::Tensor> TensorsOf(const std::vector<const Linear*>& linears) {
   std::vector<at::Tensor> tensors;
   for (const Linear* linear : linears) {
-    tensors.push_back(linear->weight);
+    if (linear->packed == nullptr) tensors.push_back(linear->weight);
     if (linear->bias.defined()) tensors.push_back(linear->bias);
     if (!linear->uses_lora()) continue;
     tensors.push_back(linear->lora_A);

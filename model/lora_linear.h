@@ -8,30 +8,40 @@
 //   dB = s dy^T (drop(x) A^T),  dW = dy^T x,  db = sum of dy
 //
 // One node of the graph a group; only x and drop(x) A^T are saved. dW and db
-// are formed only where W and b learn.
+// are formed only where W and b learn. A weight in NF4 (packed_weight.h) is
+// expanded for y, and again for dx, and learns never (arXiv:2305.14314).
 
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/batch.h"
+#include "model/packed_weight.h"
 
 namespace ft {
 
 struct Linear {
   std::string module;  // "model.layers.0.self_attn.q_proj"
-  at::Tensor weight;   // [out, in]
-  at::Tensor bias;     // [out], or undefined
-  at::Tensor lora_A;   // [R, in], or undefined: no update
-  at::Tensor lora_B;   // [out, R]
+  at::Tensor weight;   // [out, in]; undefined where it is packed
+  std::shared_ptr<PackedWeight> packed;
+  at::Tensor bias;    // [out], or undefined
+  at::Tensor lora_A;  // [R, in], or undefined: no update
+  at::Tensor lora_B;  // [out, R]
   double lora_scale = 0;
   double lora_dropout = 0;
   bool lora_enabled = true;
 
+  int64_t out_features() const {
+    return packed != nullptr ? packed->shape[0] : weight.size(0);
+  }
+  int64_t in_features() const {
+    return packed != nullptr ? packed->shape[1] : weight.size(1);
+  }
   bool is_adapted() const { return lora_A.defined(); }
   bool uses_lora() const { return is_adapted() && lora_enabled; }
 };

@@ -17,7 +17,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
-#include "common/file.h"
 #include "common/status.h"
 #include "formats/peft_adapter.h"
 #include "kernels/philox.h"
@@ -51,9 +50,9 @@ at::Tensor IndexTensor(const std::vector<int64_t>& ids) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(
-    HfDirectory files) {
+    HfDirectory files, const std::optional<Nf4Quantization>& quantize) {
   std::unique_ptr<Transformer> model(new Transformer(std::move(files)));
-  FT_RETURN_IF_ERROR(model->BuildBlocks(), model->files_.path);
+  FT_RETURN_IF_ERROR(model->BuildBlocks(quantize), model->files_.path);
   return model;
 }
 
@@ -61,12 +60,24 @@ Transformer::Transformer(HfDirectory files)
     : files_(std::move(files)),
       rope_(files_.spec.rope, files_.spec.head_dim, files_.spec.max_position) {}
 
-absl::Status Transformer::BuildBlocks() {
-  FT_ASSIGN_OR_RETURN(auto tensors, TensorsOf(files_.weights));
-  // OpenHfDirectory has checked that every parameter of the spec is there.
+std::optional<Nf4Quantization> Transformer::quantization() const {
+  for (const Block& block : blocks_) {
+    for (const Linear* linear : block.linears()) {
+      if (linear->packed != nullptr) {
+        return Nf4Quantization{.double_quant = linear->packed->double_quant()};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+absl::Status Transformer::BuildBlocks(
+    const std::optional<Nf4Quantization>& quantize) {
+  FT_ASSIGN_OR_RETURN(const ModelWeights weights,
+                      ReadWeights(files_, quantize));
   const auto take = [&](const std::string& name) {
-    const auto found = tensors.find(name);
-    return found == tensors.end() ? at::Tensor() : found->second;
+    const auto found = weights.dense.find(name);
+    return found == weights.dense.end() ? at::Tensor() : found->second;
   };
   embedding_VD_ = take("model.embed_tokens.weight");
   head_VD_ =
@@ -86,6 +97,8 @@ absl::Status Transformer::BuildBlocks() {
     for (size_t i = 0; i < linears.size(); ++i) {
       linears[i]->module = prefix + names[i];
       linears[i]->weight = take(linears[i]->module + ".weight");
+      const auto packed = weights.packed.find(linears[i]->module + ".weight");
+      if (packed != weights.packed.end()) linears[i]->packed = packed->second;
       linears[i]->bias = take(linears[i]->module + ".bias");
     }
   }
@@ -118,9 +131,9 @@ absl::Status Transformer::AddLora(const LoraConfig& config) {
     const int64_t unit = static_cast<int64_t>(i) / per_block;
     linear.lora_scale = config.alpha / static_cast<double>(config.lora_rank);
     linear.lora_dropout = config.dropout;
-    linear.lora_A = DrawA(config.lora_rank, linear.weight.size(1), config.seed,
+    linear.lora_A = DrawA(config.lora_rank, linear.in_features(), config.seed,
                           linear.module);
-    linear.lora_B = at::zeros({linear.weight.size(0), config.lora_rank});
+    linear.lora_B = at::zeros({linear.out_features(), config.lora_rank});
     AddTrainable(linear.module + ".lora_A", linear.lora_A, unit, true,
                  /*is_adapter=*/true);
     AddTrainable(linear.module + ".lora_B", linear.lora_B, unit, true,
@@ -130,18 +143,9 @@ absl::Status Transformer::AddLora(const LoraConfig& config) {
 }
 
 absl::Status Transformer::LoadAdapter(const std::string& dir) {
-  FT_ASSIGN_OR_RETURN(
-      const std::string json,
-      ReadFile(JoinPath(dir, kAdapterConfigName), kMaxConfigBytes));
-  FT_ASSIGN_OR_RETURN(const AdapterConfig adapter, ParseAdapterConfig(json),
-                      JoinPath(dir, kAdapterConfigName));
-  if (adapter.use_dora || !adapter.modules_to_save.empty()) {
-    return absl::UnimplementedError(
-        absl::StrCat(dir, ": DoRA and modules_to_save are not supported yet"));
-  }
-  FT_ASSIGN_OR_RETURN(
-      const SafetensorsFile file,
-      SafetensorsFile::Open(JoinPath(dir, kAdapterWeightsName)));
+  FT_ASSIGN_OR_RETURN(const PeftAdapter opened, OpenPeftAdapter(dir));
+  const AdapterConfig& adapter = opened.config;
+  const SafetensorsFile& file = opened.weights;
 
   const bool is_new = trainables_.empty();
   if (is_new) {
@@ -194,7 +198,9 @@ void Transformer::VisitWeights(const WeightVisitor& visit) {
         visit(prefix + "post_attention_layernorm.weight",
               block.post_attention_norm_D, unit, false);
       }
-      visit(linear->module + ".weight", linear->weight, unit, true);
+      if (linear->weight.defined()) {
+        visit(linear->module + ".weight", linear->weight, unit, true);
+      }
       if (linear->bias.defined()) {
         visit(linear->module + ".bias", linear->bias, unit, false);
       }
@@ -207,6 +213,7 @@ void Transformer::VisitWeights(const WeightVisitor& visit) {
 }
 
 void Transformer::TrainEverything() {
+  FT_CHECK(!quantization().has_value());
   trainables_.clear();
   VisitWeights(
       [this](const std::string& name, at::Tensor& tensor, int64_t unit,
@@ -254,6 +261,16 @@ std::vector<Transformer::Weight> Transformer::FrozenPlaces() {
   VisitWeights([&](const std::string&, at::Tensor& tensor, int64_t unit, bool) {
     if (!tensor.requires_grad()) places.push_back({unit, &tensor});
   });
+  for (size_t layer = 0; layer < blocks_.size(); ++layer) {
+    for (Linear* linear : blocks_[layer].linears()) {
+      if (linear->packed == nullptr) continue;
+      for (at::Tensor* tensor : linear->packed->tensors()) {
+        places.push_back({static_cast<int64_t>(layer), tensor});
+      }
+    }
+  }
+  // Forward order: a unit's weights stand together.
+  std::ranges::stable_sort(places, {}, &Weight::unit);
   return places;
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,10 +70,17 @@ struct NamedWeight {
 // Not thread-safe.
 class Transformer {
  public:
-  // Loads the weights; all are frozen. The files stay mapped.
-  static absl::StatusOr<std::unique_ptr<Transformer>> Load(HfDirectory files);
+  // Loads the weights; all are frozen. The files stay mapped. Weights of
+  // linears that the files hold in NF4 stay so; others are quantised with
+  // `quantize`, if given.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(
+      HfDirectory files,
+      const std::optional<Nf4Quantization>& quantize = std::nullopt);
 
   const ModelSpec& spec() const { return files_.spec; }
+
+  // How the weights of the linears are packed; none of them: nothing.
+  std::optional<Nf4Quantization> quantization() const;
 
   // Adds LoRA to the linears; B = 0, so nothing changes yet.
   // INVALID_ARGUMENT: a target that names no linear; the message lists those
@@ -87,6 +95,7 @@ class Transformer {
 
   // Makes every parameter learn (full fine-tuning). What learns must be bound
   // before its values may change: until then it lies in the mapped files.
+  // REQUIRES: none is packed
   void TrainEverything();
 
   // Makes the weights of the last so many blocks learn; negative: of the first.
@@ -152,6 +161,9 @@ class Transformer {
     std::vector<Linear*> linears() {
       return {&q, &k, &v, &o, &gate, &up, &down};
     }
+    std::vector<const Linear*> linears() const {
+      return {&q, &k, &v, &o, &gate, &up, &down};
+    }
   };
   struct Weight {
     int64_t unit;
@@ -167,7 +179,7 @@ class Transformer {
   };
 
   explicit Transformer(HfDirectory files);
-  absl::Status BuildBlocks();
+  absl::Status BuildBlocks(const std::optional<Nf4Quantization>& quantize);
   std::vector<Linear*> AllLinears();
   using WeightVisitor = std::function<void(
       const std::string& name, at::Tensor& tensor, int64_t unit, bool decays)>;

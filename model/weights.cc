@@ -8,24 +8,14 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <utility>
 
 #include "common/status.h"
+#include "formats/bitsandbytes.h"
 #include "model/spans.h"
 
 namespace ft {
-
 namespace {
-
-// NaN and infinity have all bits of the exponent set. Without branches, so that
-// it costs no more than reading the weights.
-bool IsFinite(std::span<const float> values) {
-  constexpr uint32_t kExponent = 0x7f800000;
-  uint32_t worst = 0;
-  for (const float value : values) {
-    worst = std::max(worst, std::bit_cast<uint32_t>(value) & kExponent);
-  }
-  return worst != kExponent;
-}
 
 absl::StatusOr<at::Tensor> ReadTensor(const TensorView& view) {
   const auto address = reinterpret_cast<uintptr_t>(view.bytes.data());
@@ -41,24 +31,85 @@ absl::StatusOr<at::Tensor> ReadTensor(const TensorView& view) {
   return tensor;
 }
 
+bool IsViewOf(const TensorView& view, const at::Tensor& tensor) {
+  return tensor.data_ptr() == static_cast<const void*>(view.bytes.data());
+}
+
+// A weight that the files hold quantised, or that is to be.
+absl::StatusOr<PackedWeight> ReadPacked(const HfDirectory& files,
+                                        const ParameterSpec& parameter,
+                                        const Nf4Quantization& quantize) {
+  if (!IsStoredNf4(files.weights, parameter.name)) {
+    FT_ASSIGN_OR_RETURN(const TensorView* view,
+                        files.weights.Get(parameter.name));
+    FT_ASSIGN_OR_RETURN(PackedWeight packed, QuantizeTensor(*view, quantize));
+    files.weights.Forget(*view);
+    return packed;
+  }
+  FT_ASSIGN_OR_RETURN(
+      const StoredNf4 stored,
+      ReadStoredNf4(files.weights, parameter.name, parameter.shape));
+  FT_ASSIGN_OR_RETURN(PackedWeight packed, UnpackStored(stored), "tensor ",
+                      parameter.name);
+  for (const std::string& name : StoredNf4Names(parameter.name)) {
+    if (const TensorView* view = files.weights.Find(name)) {
+      files.weights.Forget(*view);
+    }
+  }
+  return packed;
+}
+
 }  // namespace
+
+// NaN and infinity have all bits of the exponent set. Without branches, so that
+// it costs no more than reading the weights.
+bool IsFinite(std::span<const float> values) {
+  constexpr uint32_t kExponent = 0x7f800000;
+  uint32_t worst = 0;
+  for (const float value : values) {
+    worst = std::max(worst, std::bit_cast<uint32_t>(value) & kExponent);
+  }
+  return worst != kExponent;
+}
+
+absl::Status NotFinite(absl::string_view name) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor ", name, ": holds a value that is not finite"));
+}
+
+absl::Status CheckIsFloating(const TensorView& view) {
+  FT_RETURN_IF_ERROR(ToFloat(view.dtype, {}, {}), "tensor ", view.name);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<at::Tensor> TensorOf(const TensorView& view) {
   FT_ASSIGN_OR_RETURN(at::Tensor tensor, ReadTensor(view));
-  if (!IsFinite(FloatsOf(tensor))) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor ", view.name, ": holds a value that is not finite"));
-  }
+  if (!IsFinite(FloatsOf(tensor))) return NotFinite(view.name);
   return tensor;
 }
 
-absl::StatusOr<absl::flat_hash_map<std::string, at::Tensor>> TensorsOf(
-    const SafetensorsModel& files) {
-  absl::flat_hash_map<std::string, at::Tensor> tensors;
-  for (const TensorView* view : files.tensors()) {
-    FT_ASSIGN_OR_RETURN(tensors[view->name], TensorOf(*view));
+absl::StatusOr<ModelWeights> ReadWeights(
+    const HfDirectory& files, const std::optional<Nf4Quantization>& quantize) {
+  ModelWeights weights;
+  const auto scratch = std::make_shared<WeightScratch>();
+  for (const ParameterSpec& parameter : files.spec.Parameters()) {
+    if (parameter.role == ParameterRole::kLinearWeight &&
+        (quantize.has_value() || IsStoredNf4(files.weights, parameter.name))) {
+      FT_ASSIGN_OR_RETURN(
+          PackedWeight packed,
+          ReadPacked(files, parameter, quantize.value_or(Nf4Quantization{})));
+      packed.scratch = scratch;
+      weights.packed[parameter.name] =
+          std::make_shared<const PackedWeight>(std::move(packed));
+      continue;
+    }
+    FT_ASSIGN_OR_RETURN(const TensorView* view,
+                        files.weights.Get(parameter.name));
+    FT_ASSIGN_OR_RETURN(at::Tensor tensor, TensorOf(*view));
+    if (!IsViewOf(*view, tensor)) files.weights.Forget(*view);
+    weights.dense[parameter.name] = std::move(tensor);
   }
-  return tensors;
+  return weights;
 }
 
 TensorBytes BytesOf(const std::string& name, const at::Tensor& tensor) {

@@ -9,5 +9,5 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$here"
 python convert_smollm2.py --out "$work" --dtype fp32
 python make_smollm2.py --out "$out" --spec "$spec" --model "$work/fp32"
-for s in models training objectives nf4 gguf; do [ -f "make_$s.py" ] || continue; python "make_$s.py" --out "$out" --spec "$spec"; done
+for s in models training objectives nf4 nf4_model gguf; do [ -f "make_$s.py" ] || continue; python "make_$s.py" --out "$out" --spec "$spec"; done
 [ ! -f make_text.py ] || python make_text.py --out "$out" --spec "$spec" --text "$text" --smol "$work/fp32"
