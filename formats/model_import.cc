@@ -27,12 +27,7 @@ namespace {
 
 constexpr int64_t kMaxTokenizerBytes = int64_t{64} << 20;
 
-// A link costs nothing; across file systems the bytes are copied.
-absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
-  if (linkat(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), AT_SYMLINK_FOLLOW) ==
-      0) {
-    return SyncFile(to);
-  }
+absl::Status Copy(const std::string& from, const std::string& to) {
   const UniqueFd source(open(from.c_str(), O_RDONLY | O_CLOEXEC));
   if (!source.is_open()) return ErrnoStatus(errno, absl::StrCat("open ", from));
   const UniqueFd target(
@@ -48,6 +43,15 @@ absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
         WriteAll(target.get(), {buffer.data(), static_cast<size_t>(got)}), to);
   }
   return Sync(target.get(), to);
+}
+
+// A link costs nothing; across file systems the bytes are copied.
+absl::Status LinkOrCopy(const std::string& from, const std::string& to) {
+  if (linkat(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), AT_SYMLINK_FOLLOW) ==
+      0) {
+    return SyncFile(to);
+  }
+  return Copy(from, to);
 }
 
 absl::Status CheckTokenizer(const std::string& dir) {
@@ -134,7 +138,7 @@ absl::Status CopyModelText(const std::string& from, const std::string& to) {
         std::count(weights.begin(), weights.end(), name) > 0) {
       continue;
     }
-    FT_RETURN_IF_ERROR(LinkOrCopy(JoinPath(from, name), JoinPath(to, name)));
+    FT_RETURN_IF_ERROR(Copy(JoinPath(from, name), JoinPath(to, name)));
   }
   return absl::OkStatus();
 }

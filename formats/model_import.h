@@ -33,8 +33,7 @@ absl::Status ImportModel(const std::string& source, const std::string& out_dir,
                          const ImportProgressFn& progress = nullptr);
 
 // Copies what belongs to the model in `from` besides weights and config.json
-// into the folder `to`: tokenizer, template, generation config. Hard links
-// where the file system allows it.
+// into the folder `to`: tokenizer, template, generation config.
 absl::Status CopyModelText(const std::string& from, const std::string& to);
 
 // Lets `fill` write into a new folder beside `target`, then renames it there;

@@ -30,6 +30,10 @@ void DefaultLora(v1::Lora& lora) {
   if (lora.variant() == 0) lora.set_variant(v1::LORA_VARIANT_PLAIN);
 }
 
+void DefaultQuantization(v1::Quantization& quantization) {
+  if (!quantization.has_double_quant()) quantization.set_double_quant(true);
+}
+
 void DefaultAdamW(v1::AdamW& adamw) {
   if (!adamw.has_beta1()) adamw.set_beta1(0.9);
   if (!adamw.has_beta2()) adamw.set_beta2(0.999);
@@ -107,6 +111,9 @@ void ApplyDefaults(v1::JobSpec& spec) {
   DefaultData(*spec.mutable_data());
   if (spec.adaptation().has_lora()) {
     DefaultLora(*spec.mutable_adaptation()->mutable_lora());
+  }
+  if (spec.has_quantization()) {
+    DefaultQuantization(*spec.mutable_quantization());
   }
   if (spec.optimizer().kind_case() == v1::Optimizer::KIND_NOT_SET) {
     spec.mutable_optimizer()->mutable_adamw();

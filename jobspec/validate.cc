@@ -35,6 +35,7 @@ class Validator {
     Data();
     Stage();
     Adaptation();
+    Quantization();
     Optimizer();
     Schedule();
     Batch();
@@ -101,6 +102,7 @@ class Validator {
   void Validation();
   void Stage();
   void Adaptation();
+  void Quantization();
   void Optimizer();
   void Schedule();
   void Batch();
@@ -248,7 +250,6 @@ void Validator::Adaptation() {
           "is missing or 0: nothing would learn; write 2 for the last two "
           "blocks, -2 for the first two");
   }
-  NotYet(!spec_.has_quantization(), "quantization", "leave it out");
   const v1::Bottleneck& bottleneck = spec_.adaptation().bottleneck();
   if (bottleneck.size() != 0) {
     InRange(bottleneck.size(), 1, 65536, "adaptation.bottleneck.size");
@@ -273,6 +274,22 @@ void Validator::Adaptation() {
   }
   if (lora.targets_size() > 1000) {
     Wrong("adaptation.lora.targets", "has over 1,000 entries");
+  }
+}
+
+void Validator::Quantization() {
+  if (!spec_.has_quantization()) return;
+  const auto weights = spec_.quantization().weights();
+  Require(weights != v1::QUANTIZED_WEIGHTS_UNSPECIFIED, "quantization.weights",
+          "quantization: {weights: nf4}");
+  NotYet(weights != v1::QUANTIZED_WEIGHTS_INT8, "quantization.weights",
+         "write nf4");
+  const auto method = spec_.adaptation().method_case();
+  if (method != v1::Adaptation::METHOD_NOT_SET &&
+      method != v1::Adaptation::kLora) {
+    Wrong("quantization",
+          "quantised weights cannot learn; write adaptation: lora, or leave "
+          "quantization out");
   }
 }
 

@@ -100,7 +100,7 @@ absl::StatusOr<ModelWeights> ReadWeights(
           ReadPacked(files, parameter, quantize.value_or(Nf4Quantization{})));
       packed.scratch = scratch;
       weights.packed[parameter.name] =
-          std::make_shared<const PackedWeight>(std::move(packed));
+          std::make_shared<PackedWeight>(std::move(packed));
       continue;
     }
     FT_ASSIGN_OR_RETURN(const TensorView* view,

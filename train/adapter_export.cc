@@ -40,8 +40,9 @@ absl::StatusOr<v1::ExportFiles> ExportAdapter(const Transformer& model,
                              .lora_alpha = lora.alpha(),
                              .lora_dropout = lora.dropout(),
                              .target_modules = targets};
-  FT_RETURN_IF_ERROR(
-      WriteSafetensors(JoinPath(dir, kAdapterWeightsName), tensors));
+  FT_RETURN_IF_ERROR(WriteSafetensors(JoinPath(dir, kAdapterWeightsName),
+                                      tensors,
+                                      AdapterMetadata(model.quantization())));
   FT_RETURN_IF_ERROR(WriteFileAtomic(JoinPath(dir, kAdapterConfigName),
                                      AdapterConfigJson(config)));
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The trained adapter as PEFT reads it: adapter_model.safetensors and
-// adapter_config.json. The bytes depend on the parameters alone.
+// adapter_config.json. The bytes depend on the parameters, and on how the base
+// is quantised, alone.
 
 #pragma once
 

@@ -65,7 +65,9 @@ absl::Status LoadModel(const RankJob& job, HfDirectory files,
   if (assembly.model_digest.empty()) {
     FT_ASSIGN_OR_RETURN(assembly.model_digest, ModelDigest(job.model_dir));
   }
-  FT_ASSIGN_OR_RETURN(assembly.model, Transformer::Load(std::move(files)));
+  FT_ASSIGN_OR_RETURN(
+      assembly.model,
+      Transformer::Load(std::move(files), QuantizationOf(job.spec)));
   const v1::Adaptation& adaptation = job.spec.adaptation();
   if (adaptation.has_full()) {
     assembly.model->TrainEverything();

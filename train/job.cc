@@ -104,6 +104,13 @@ std::vector<std::string> LoraTargets(const v1::JobSpec& spec) {
   return {targets.begin(), targets.end()};
 }
 
+std::optional<Nf4Quantization> QuantizationOf(const v1::JobSpec& spec) {
+  if (spec.quantization().weights() != v1::QUANTIZED_WEIGHTS_NF4) {
+    return std::nullopt;
+  }
+  return Nf4Quantization{.double_quant = spec.quantization().double_quant()};
+}
+
 std::vector<std::string> FaultsWithModel(const v1::JobSpec& spec,
                                          const ModelSpec& model) {
   std::vector<std::string> faults;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,9 @@ DatasetOptions ValidationDataOptions(const RankJob& job, int64_t vocab_size);
 
 // The linears that learn; empty: all.
 std::vector<std::string> LoraTargets(const v1::JobSpec& spec);
+
+// How the base is quantised when it is loaded; nothing: not at all.
+std::optional<Nf4Quantization> QuantizationOf(const v1::JobSpec& spec);
 
 // What the job asks of the model that the model does not have, every fault with
 // its key. Before any weight is read.

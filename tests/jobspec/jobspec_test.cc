@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "common/file.h"
 #include "jobspec/defaults.h"
 #include "jobspec/from_yaml.h"
@@ -149,6 +150,23 @@ resources: {ranks: 2}
                          dir / ".", " is a folder; name a file"));
 }
 
+TEST(JobFileTest, QuantisedWeightsAreABaseAndDoNotLearn) {
+  FT_ASSERT_OK_AND_ASSIGN(
+      const v1::JobSpec spec,
+      ParseJobFile(absl::StrCat(kGood, "quantization: {weights: nf4}\n"),
+                   "job.yaml"));
+  EXPECT_EQ(spec.quantization().weights(), v1::QUANTIZED_WEIGHTS_NF4);
+  EXPECT_TRUE(spec.quantization().double_quant());
+  for (const char* method : {"full", "{freeze: {last_blocks: 1}}"}) {
+    EXPECT_THAT(
+        Errors(absl::StrReplaceAll(
+            absl::StrCat(kGood, "quantization: {weights: nf4}\n"),
+            {{"adaptation: lora", absl::StrCat("adaptation: ", method)}})),
+        HasSubstr("quantization: quantised weights cannot learn; write "
+                  "adaptation: lora, or leave quantization out"));
+  }
+}
+
 TEST(FieldPlacesTest, WhatIsFoundLaterHasItsLineToo) {
   const FieldPlaces places(
       "schema: ft.v1\nadaptation:\n  lora:\n    targets: [q_proj]\n", "a.yaml");
@@ -219,8 +237,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"optimizer: adam\n", "did you mean \"adamw\"?"},
         BadCase{"optimizer: {adamw: {beta1: 1}}\n",
                 "beta1: 1 is not in [0, 1)"},
-        BadCase{"quantization: {weights: nf4}\n",
-                "quantization: is not supported yet"},
+        BadCase{"quantization: {weights: int8}\n",
+                "quantization.weights: is not supported yet; write nf4"},
+        BadCase{"quantization: {weights: fp4}\n",
+                "quantization.weights: \"fp4\" is unknown"},
+        BadCase{"quantization: {double_quant: false}\n",
+                "quantization.weights: is missing; write for example"},
+        BadCase{"quantization: {weights: nf4, double_quant: 2}\n",
+                "quantization.double_quant"},
         BadCase{"schedule: {epochs: 2, steps: 5}\n",
                 "schedule.steps: excludes epochs"},
         BadCase{"schedule: {epochs: -1}\n", "schedule.epochs: -1 is not in"},

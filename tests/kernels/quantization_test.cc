@@ -208,6 +208,23 @@ TEST(Nf4Test, EveryInstructionSetEqualsThePlainTwin) {
   }
 }
 
+TEST(Nf4Test, CodesStandForTheValuesThatAFileHolds) {
+  std::array<float, 16> file;
+  for (size_t i = 0; i < file.size(); ++i) file[i] = 0.25f * i - 2.0f;
+  std::vector<uint8_t> packed(50);
+  for (size_t i = 0; i < packed.size(); ++i) packed[i] = i * 37 % 256;
+  const std::vector<float> absmax = {0.5f, 3.0f};
+  std::vector<float> expected(99);
+  Nf4DequantizeReference(packed, absmax, expected, file);
+  EXPECT_EQ(expected[64], file[packed[32] >> 4] * 3.0f);
+  EXPECT_EQ(expected[1], file[packed[0] & 15] * 0.5f);
+  OnEveryIsa([&] {
+    std::vector<float> values(expected.size());
+    Nf4Dequantize(packed, absmax, values, file);
+    EXPECT_TRUE(SameBits(values, expected));
+  });
+}
+
 TEST(Nf4Test, TiesGoToTheLowerCodeAndZeroIsCodeSeven) {
   // absmax 1, so that s is the weight itself.
   std::vector<float> weights = {1.0f, -0.8480963706970215f,

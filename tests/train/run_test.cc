@@ -236,6 +236,37 @@ TEST_F(RunTest, ExamplesByThemselvesGiveTheSameModelToTheBitAtEveryStage) {
   ExpectOneResult(dir_, spec);
 }
 
+TEST_F(RunTest, AQuantisedBaseGivesOneAdapterOnOneTwoAndFourRanks) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_quantization()->set_weights(v1::QUANTIZED_WEIGHTS_NF4);
+  spec.mutable_quantization()->set_double_quant(true);
+  const TinyRun one = RunTiny(spec, dir_ / "1", {.world = 1});
+  const TinyRun two = RunTiny(spec, dir_ / "2", {.world = 2});
+  const TinyRun four = RunTiny(spec, dir_ / "4", {.world = 4});
+  for (const TinyRun* run : {&one, &two, &four}) {
+    ExpectOk(*run);
+    EXPECT_EQ(Losses(*run), Losses(one));
+    EXPECT_TRUE(run->AdapterBytes() == one.AdapterBytes());
+  }
+  const auto& steps = one.links[0]->steps;
+  EXPECT_LT(steps[steps.size() - 2].loss(), steps[0].loss() - 0.3);
+  EXPECT_NE(Losses(one), Losses(RunTiny(TinySpec(4), dir_ / "full", {})));
+  // Whoever merges it learns what it was trained on.
+  FT_ASSERT_OK_AND_ASSIGN(const PeftAdapter adapter,
+                          OpenPeftAdapter(dir_ / "1/export"));
+  EXPECT_EQ(adapter.base_quantization, Nf4Quantization{.double_quant = true});
+  FT_ASSERT_OK_AND_ASSIGN(const PeftAdapter plain,
+                          OpenPeftAdapter(dir_ / "full/export"));
+  EXPECT_EQ(plain.base_quantization, std::nullopt);
+}
+
+TEST_F(RunTest, AQuantisedBaseDividedOverItsRanksGivesTheSameAdapter) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_quantization()->set_weights(v1::QUANTIZED_WEIGHTS_NF4);
+  spec.mutable_quantization()->set_double_quant(true);
+  ExpectOneResult(dir_, spec);
+}
+
 // The layout of TinySpec's adapter over `ranks`.
 Partition TinyPartition(int ranks) {
   const auto model = LoadTinyChat();
