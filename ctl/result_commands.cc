@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// fetch, chat, model, workers: results and what they are made with.
+// fetch, chat, merge, model, workers: results and what they are made with.
 
 #include <unistd.h>
 
@@ -31,6 +31,7 @@ struct Arguments {
   std::string model;
   std::string source;
   std::string name;
+  std::string dtype = "bf16";
   bool force = false;
   bool sample = false;
   int64_t max_new_tokens = 256;
@@ -136,23 +137,31 @@ absl::StatusOr<std::string> ModelDir(const std::string& name) {
                                           "; see ftctl model ls"));
 }
 
+// Fetches the result of the job that was named: the folder of its adapter and
+// the name of its base, or no adapter and the folder of its model.
+absl::Status TakeResult(const GlobalOptions& options, std::string& adapter,
+                        std::string& model) {
+  FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
+                      Client::Connect(options));
+  FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
+  const std::string result =
+      JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
+  FT_ASSIGN_OR_RETURN(const v1::ArtifactKind kind,
+                      FetchResult(*client, job, result, /*replaces=*/true,
+                                  /*on_file=*/nullptr));
+  const bool is_model = kind == v1::ARTIFACT_KIND_MODEL;
+  model = is_model ? result : job.spec().model().base();
+  adapter = is_model ? "" : result;
+  return absl::OkStatus();
+}
+
 int Chat(const GlobalOptions& options) {
   const std::string prompt = absl::StrJoin(arguments.text, " ");
   std::string model = arguments.model;
   const auto prepare = [&](std::vector<std::string>& words) -> absl::Status {
     std::string adapter;
     if (!arguments.job.empty()) {
-      FT_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
-                          Client::Connect(options));
-      FT_ASSIGN_OR_RETURN(const v1::Job job, client->GetJob(arguments.job));
-      const std::string result =
-          JoinPath(DataHome(), absl::StrCat("results/", job.job_id()));
-      FT_ASSIGN_OR_RETURN(const v1::ArtifactKind kind,
-                          FetchResult(*client, job, result, /*replaces=*/true,
-                                      /*on_file=*/nullptr));
-      const bool is_model = kind == v1::ARTIFACT_KIND_MODEL;
-      model = is_model ? result : job.spec().model().base();
-      if (!is_model) adapter = result;
+      FT_RETURN_IF_ERROR(TakeResult(options, adapter, model));
     }
     FT_ASSIGN_OR_RETURN(const std::string dir, ModelDir(model));
     words = {"chat", "--model", dir, "--max_new_tokens",
@@ -181,6 +190,40 @@ int Chat(const GlobalOptions& options) {
     value["prompt"] = prompt;
     value["answer"] = absl::StripSuffix(answer, "\n");
     PrintValue(options, value);
+  }
+  return *code;
+}
+
+int Merge(const GlobalOptions& options) {
+  std::string adapter = arguments.source;
+  std::string model = arguments.model;
+  const auto prepare = [&](std::vector<std::string>& words) -> absl::Status {
+    if (!arguments.job.empty()) {
+      FT_RETURN_IF_ERROR(TakeResult(options, adapter, model));
+      if (adapter.empty()) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("the result of ", arguments.job,
+                         " is a whole model already; ftctl fetch it"));
+      }
+    }
+    FT_ASSIGN_OR_RETURN(const std::string dir, ModelDir(model));
+    words = {"merge", "--model",     dir,       "--adapter",    adapter,
+             "--out", arguments.dir, "--dtype", arguments.dtype};
+    return absl::OkStatus();
+  };
+  std::vector<std::string> words;
+  const absl::Status status = prepare(words);
+  if (!status.ok()) return Fail(status);
+  const bool as_value = IsMessageOutput(options);
+  if (as_value) words.insert(words.end(), {"-o", "json"});
+  const bool is_silent = options.output == "name";
+  std::string said;
+  const absl::StatusOr<int> code =
+      RunTrainProgram(words, as_value || is_silent ? &said : nullptr);
+  if (!code.ok()) return Fail(code.status());
+  if (*code == 0 && is_silent) std::printf("%s\n", arguments.dir.c_str());
+  if (*code == 0 && as_value) {
+    PrintValue(options, nlohmann::ordered_json::parse(said, nullptr, false));
   }
   return *code;
 }
@@ -330,6 +373,30 @@ void AddResultCommands(CLI::App& app, GlobalOptions& options, int& code) {
       throw CLI::ValidationError("chat needs --job or --model");
     }
     code = Chat(options);
+  });
+
+  command = app.add_subcommand(
+      "merge",
+      "Fold an adapter into its base\n\n  ftctl merge --job JOB --out merged/\n"
+      "  ftctl merge --model smollm2-135m --adapter out/export --out merged/");
+  command->group("Results");
+  job = command->add_option("--job", arguments.job, "A job's id");
+  CLI::Option* adapter =
+      command->add_option("--adapter", arguments.source, "A PEFT directory")
+          ->excludes(job);
+  command->add_option("--model", arguments.model, "A model's name")
+      ->excludes(job)
+      ->needs(adapter);
+  command->add_option("--out", arguments.dir, "New folder")->required();
+  command
+      ->add_option("--dtype", arguments.dtype, "Of the weights: bf16 or fp32")
+      ->check(CLI::IsMember({"bf16", "fp32"}));
+  command->callback([&] {
+    if (arguments.job.empty() &&
+        (arguments.model.empty() || arguments.source.empty())) {
+      throw CLI::ValidationError("merge needs --job, or --model and --adapter");
+    }
+    code = Merge(options);
   });
 
   CLI::App* model = app.add_subcommand(

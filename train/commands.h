@@ -71,6 +71,26 @@ struct ImportCommand {
 };
 int RunImportCommand(const ImportCommand& command);
 
+struct QuantizeCommand {
+  std::string model;
+  std::string target;
+  bool double_quant = true;
+};
+// A model directory in 4 bits, as bitsandbytes stores it.
+int RunQuantizeCommand(const QuantizeCommand& command);
+
+struct MergeCommand {
+  std::string model;
+  std::string adapter;
+  std::string output;
+  std::string dtype = "bf16";    // bf16 | fp32
+  std::string quantization;      // none | nf4; empty: as the adapter says.
+  bool double_quant = true;      // With nf4.
+  std::string format = "table";  // table | json
+};
+// A model directory with the adapter in its weights.
+int RunMergeCommand(const MergeCommand& command);
+
 struct ChatCommand {
   std::string model;
   std::string adapter;

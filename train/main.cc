@@ -19,7 +19,9 @@ constexpr char kExamples[] = R"(
                                               what it will need
   ft-train show-tokens job.yaml               what is learned, token by token
   ft-train run job.yaml --output out          train without a coordinator
-  ft-train chat --model models/smollm2 --adapter out/export "Who are you?")";
+  ft-train quantize models/smollm2 models/smollm2-nf4   the same in 4 bits
+  ft-train chat --model models/smollm2 --adapter out/export "Who are you?"
+  ft-train merge --model models/smollm2 --adapter out/export --out merged)";
 
 }  // namespace
 
@@ -106,6 +108,41 @@ int main(int argc, char** argv) {
       ->required();
   command->add_option("target", import.target, "New folder")->required();
   command->callback([&] { code = ft::RunImportCommand(import); });
+
+  ft::QuantizeCommand quantize;
+  command = app.add_subcommand(
+      "quantize", "Make a model directory in 4 bits, as bitsandbytes has it");
+  command->add_option("model", quantize.model, "Model directory")->required();
+  command->add_option("target", quantize.target, "New folder")->required();
+  bool single_quant = false;
+  command->add_flag("--no-double-quant", single_quant,
+                    "Keep the scales in fp32");
+  command->callback([&] {
+    quantize.double_quant = !single_quant;
+    code = ft::RunQuantizeCommand(quantize);
+  });
+
+  ft::MergeCommand merge;
+  command = app.add_subcommand("merge", "Fold an adapter into its base");
+  command->add_option("--model", merge.model, "Model directory")->required();
+  command->add_option("--adapter", merge.adapter, "PEFT directory")->required();
+  command->add_option("--out", merge.output, "New folder")->required();
+  command->add_option("--dtype", merge.dtype, "Of the weights: bf16 or fp32")
+      ->check(CLI::IsMember({"bf16", "fp32"}));
+  command
+      ->add_option("--quantization", merge.quantization,
+                   "What the adapter was trained on: none or nf4; default: as "
+                   "its file says")
+      ->check(CLI::IsMember({"none", "nf4"}))
+      ->default_str("");
+  command->add_flag("--no-double-quant", single_quant,
+                    "With nf4: the scales in fp32");
+  command->add_option("-o,--output", merge.format, "table or json")
+      ->check(CLI::IsMember({"table", "json"}));
+  command->callback([&] {
+    merge.double_quant = !single_quant;
+    code = ft::RunMergeCommand(merge);
+  });
 
   ft::ChatCommand chat;
   command = app.add_subcommand("chat", "Ask a model");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ft-train import, chat and logits: models without a job.
+// ft-train import, quantize, merge, chat and logits: models without a job.
 
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
@@ -18,7 +18,10 @@
 #include "common/file.h"
 #include "common/status.h"
 #include "formats/model_import.h"
+#include "formats/peft_adapter.h"
 #include "model/generate.h"
+#include "model/merge_adapter.h"
+#include "model/quantize_model.h"
 #include "model/transformer.h"
 #include "model/weights.h"
 #include "text/model_text.h"
@@ -36,11 +39,17 @@ int Finish(const absl::Status& status) {
                                        : ExitCodeOf(status.code());
 }
 
+// The base lies as it did when the adapter was trained.
 absl::StatusOr<std::unique_ptr<Transformer>> LoadModel(
     const std::string& dir, const std::string& adapter) {
   FT_ASSIGN_OR_RETURN(HfDirectory files, OpenHfDirectory(dir));
+  std::optional<Nf4Quantization> base;
+  if (!adapter.empty()) {
+    FT_ASSIGN_OR_RETURN(const PeftAdapter opened, OpenPeftAdapter(adapter));
+    base = opened.base_quantization;
+  }
   FT_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model,
-                      Transformer::Load(std::move(files)));
+                      Transformer::Load(std::move(files), base));
   if (!adapter.empty()) FT_RETURN_IF_ERROR(model->LoadAdapter(adapter));
   return model;
 }
@@ -110,6 +119,64 @@ absl::Status Chat(const ChatCommand& command) {
   return absl::OkStatus();
 }
 
+// Runs what tells its progress; on a terminal it is shown in a line.
+template <typename Run>
+auto WithProgress(const Run& run) {
+  if (isatty(STDERR_FILENO) != 1) return run(nullptr);
+  auto result = run([](const ImportProgress& progress) {
+    std::fprintf(stderr, "\r%s of %s ",
+                 FormatBytes(progress.done_bytes).c_str(),
+                 FormatBytes(progress.total_bytes).c_str());
+  });
+  std::fprintf(stderr, "\n");
+  return result;
+}
+
+std::string NameOfBase(const std::optional<Nf4Quantization>& base) {
+  if (!base) return "full";
+  return base->double_quant ? "nf4, double_quant" : "nf4";
+}
+
+void PrintMerge(const MergeCommand& command, const MergeReport& report) {
+  if (command.format == "json") {
+    nlohmann::ordered_json layers = nlohmann::ordered_json::array();
+    for (const LayerMerge& layer : report.layers) {
+      layers.push_back({{"layer", layer.layer}, {"error", layer.error}});
+    }
+    const nlohmann::ordered_json value = {{"dir", command.output},
+                                          {"dtype", command.dtype},
+                                          {"base", NameOfBase(report.base)},
+                                          {"layers", layers}};
+    std::printf("%s\n", value.dump(2).c_str());
+    return;
+  }
+  std::printf("%s  %s, base %s\n", command.output.c_str(),
+              command.dtype.c_str(), NameOfBase(report.base).c_str());
+  std::printf("layer  lost of the update by rounding\n");
+  for (const LayerMerge& layer : report.layers) {
+    std::printf("%5ld  %.1e\n", static_cast<long>(layer.layer), layer.error);
+  }
+}
+
+absl::Status Merge(const MergeCommand& command) {
+  MergeOptions options{
+      .dtype = command.dtype == "fp32" ? DType::kF32 : DType::kBF16,
+      .overrides_base = !command.quantization.empty()};
+  if (command.quantization == "nf4") {
+    options.base = Nf4Quantization{.double_quant = command.double_quant};
+  }
+  FT_ASSIGN_OR_RETURN(const MergeReport report,
+                      WithProgress([&](const ImportProgressFn& progress) {
+                        return MergeAdapter(command.model, command.adapter,
+                                            command.output, options, progress);
+                      }));
+  for (const std::string& warning : report.warnings) {
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  }
+  PrintMerge(command, report);
+  return absl::OkStatus();
+}
+
 absl::Status Logits(const LogitsCommand& command) {
   c10::NoGradGuard no_grad;
   FT_ASSIGN_OR_RETURN(const std::string json,
@@ -148,16 +215,22 @@ absl::Status Logits(const LogitsCommand& command) {
 }  // namespace
 
 int RunImportCommand(const ImportCommand& command) {
-  const bool is_terminal = isatty(STDERR_FILENO) == 1;
-  const absl::Status status = ImportModel(
-      command.source, command.target, [&](const ImportProgress& progress) {
-        if (!is_terminal) return;
-        std::fprintf(stderr, "\r%s of %s ",
-                     FormatBytes(progress.done_bytes).c_str(),
-                     FormatBytes(progress.total_bytes).c_str());
-      });
-  if (is_terminal) std::fprintf(stderr, "\n");
-  return Finish(status);
+  return Finish(WithProgress([&](const ImportProgressFn& progress) {
+    return ImportModel(command.source, command.target, progress);
+  }));
+}
+
+int RunQuantizeCommand(const QuantizeCommand& command) {
+  return Finish(WithProgress([&](const ImportProgressFn& progress) {
+    return GuardTorch([&] {
+      return QuantizeModel(command.model, command.target,
+                           {.double_quant = command.double_quant}, progress);
+    });
+  }));
+}
+
+int RunMergeCommand(const MergeCommand& command) {
+  return Finish(GuardTorch([&] { return Merge(command); }));
 }
 
 int RunChatCommand(const ChatCommand& command) {

@@ -86,7 +86,7 @@ TEST_F(CommandLineTest, TheVerbsAreFrozen) {
               ::testing::UnorderedElementsAre(
                   "up", "down", "check", "plan", "submit", "list", "get",
                   "watch", "wait", "events", "logs", "metrics", "cancel",
-                  "resume", "delete", "fetch", "chat", "workers", "ls",
+                  "resume", "delete", "fetch", "chat", "merge", "workers", "ls",
                   "release", "model", "import", "ls", "version", "completion"));
 }
 
@@ -151,7 +151,12 @@ TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
   Expect("up --workers 0", 2, "--workers");
   Expect("down --grace -1", 2, "--grace");
   Expect("chat hi", 2, "--job or --model");
+  Expect("merge --out x", 2, "merge needs --job, or --model and --adapter");
   Expect("chat --job a --model b hi", 2, "--model");
+  Expect("merge --model a --out x", 2, "--adapter");
+  Expect("merge --job a --adapter b --out x", 2, "--job");
+  Expect("merge --job a", 2, "--out is required");
+  Expect("merge --job a --out x --dtype fp8", 2, "fp8");
   Expect("wait a --for SLEEPING", 2, "SLEEPING");
   Expect("logs a --rank -2", 2, "--rank");
   Expect("metrics a --after -1", 2, "--after");
@@ -173,7 +178,8 @@ TEST_F(CommandLineTest, WhatCannotBeUnderstoodIsUsage) {
 TEST_F(CommandLineTest, WithoutAServiceItIsSaidHowToStartOne) {
   for (const char* words :
        {"list", "get a", "watch a", "wait a", "events a", "logs a", "metrics a",
-        "cancel a", "delete a", "fetch a", "workers", "chat --job a hi"}) {
+        "cancel a", "delete a", "fetch a", "workers", "chat --job a hi",
+        "merge --job a --out x"}) {
     Expect(words, 7, "Start it with: ftctl up");
   }
 }
