@@ -9,7 +9,7 @@
 //
 // One node of the graph a group; only x and drop(x) A^T are saved. dW and db
 // are formed only where W and b learn. A weight in NF4 (packed_weight.h) is
-// expanded for y, and again for dx, and learns never (arXiv:2305.14314).
+// expanded for y and again for dx; it never learns (arXiv:2305.14314).
 
 #pragma once
 

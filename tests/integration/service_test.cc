@@ -151,6 +151,27 @@ TEST(ServiceTest, AModelThatLearnedAsAWholeIsAskedAndLearnsOn) {
   user.Must("down");
 }
 
+TEST(ServiceTest, AnAdapterOfAQuantisedBaseBecomesAModelThatAnswers) {
+  User user;
+  user.Must("up --workers 2");
+  user.Must("model import tests/golden/models/tiny_chat --name tiny-chat");
+  user.Must("check examples/tiny_chat_qlora.yaml");
+  const std::string id =
+      user.Must("submit examples/tiny_chat_qlora.yaml -o name");
+  user.Must("wait " + id);
+  const std::string merged = user.home() / "merged";
+  const std::string merge =
+      absl::StrCat("merge --job ", id, " --out '", merged, "' --dtype fp32");
+  const auto json = nlohmann::json::parse(user.Must("-o json " + merge));
+  EXPECT_EQ(json["base"], "nf4, double_quant");
+  EXPECT_EQ(json["layers"].size(), 2u);
+  const std::string ask = " --max_new_tokens 4 'Count to 3.'";
+  EXPECT_EQ(user.Must(absl::StrCat("chat --model '", merged, "'", ask)),
+            user.Must(absl::StrCat("chat --job ", id, ask)));
+  // What is there is not replaced.
+  EXPECT_EQ(user.Run(merge).code, 6);
+}
+
 TEST(ServiceTest, TwoUsersLiveSideBySide) {
   User one, two;
   one.Must("up --workers 1");
