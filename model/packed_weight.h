@@ -59,8 +59,8 @@ struct PackedWeight {
       scale_code;  // Null: no double quantisation.
   std::shared_ptr<WeightScratch> scratch;
 
-  // What its bytes lie in; each may be replaced by a tensor of the same type and
-  // shape.
+  // What its bytes lie in; each may be replaced by a tensor of the same type
+  // and shape.
   std::vector<at::Tensor*> tensors() {
     std::vector<at::Tensor*> all = {&codes_u8, &scales};
     if (super_scales_f32.defined()) all.push_back(&super_scales_f32);
