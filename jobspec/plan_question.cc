@@ -92,11 +92,6 @@ std::vector<std::string> JobQuestion::Faults() const {
                        "; there is ", absl::StrJoin(kinds, ", ")));
     }
   }
-  if (spec_.adaptation().has_full() && spec_.quantization().weights() != 0) {
-    faults.push_back(
-        "quantization.weights: what is quantised cannot learn; write "
-        "adaptation: lora, or leave quantization out");
-  }
   return faults;
 }
 

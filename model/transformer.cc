@@ -303,6 +303,12 @@ void Transformer::BindFrozen(size_t index, const at::Tensor& storage) {
   }
 }
 
+void Transformer::ForgetFiles() {
+  for (const TensorView* view : files_.weights.tensors()) {
+    files_.weights.Forget(*view);
+  }
+}
+
 void Transformer::RunByUnits(UnitHooks* hooks, bool recomputes_blocks) {
   hooks_ = hooks == nullptr ? &no_hooks_ : hooks;
   recomputes_blocks_ = recomputes_blocks;

@@ -120,6 +120,10 @@ class Transformer {
   // on.
   void BindFrozen(size_t index, const at::Tensor& storage);
 
+  // Drops the pages of the files from this process. What still lies there is
+  // read again when it is touched.
+  void ForgetFiles();
+
   // Runs unit by unit from now on. `hooks` must outlive the model, or be null:
   // nothing is brought or taken. Where weights come and go, `recomputes_blocks`
   // is required.

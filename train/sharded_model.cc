@@ -74,6 +74,10 @@ ShardedModel::ShardedModel(Transformer& model, const ShardingOptions& options,
       model.BindFrozen(i, frozen_->View(i));
     }
   }
+  const bool has_moved =
+      frozen_ != nullptr ||
+      std::ranges::none_of(model.Trainables(), &NamedParameter::is_adapter);
+  if (has_moved) model.ForgetFiles();
   // At every stage, so that gradients of a tied embedding, of which each use is
   // a unit's own, are added up in one order.
   model.RunByUnits(is_in_step() ? this : nullptr,

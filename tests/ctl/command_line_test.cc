@@ -228,7 +228,7 @@ TEST_F(CommandLineTest, APlanNeedsAJobFileAndAConfigAlone) {
   EXPECT_EQ(said.code, 0) << said.err;
   EXPECT_THAT(said.out, HasSubstr("qlora-65b: fits\n"));
   EXPECT_THAT(said.out, HasSubstr("this version cannot run it"));
-  EXPECT_THAT(said.out, HasSubstr(":12: quantization: is not supported yet"));
+  EXPECT_THAT(said.out, HasSubstr(":14: resources.gpus: is not supported yet"));
 
   said = Run(qlora + "32GiB -o json");
   EXPECT_EQ(said.code, 9) << said.err;

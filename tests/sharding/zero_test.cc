@@ -370,6 +370,33 @@ TEST(ZeroTest, MomentsInEightBitsAreTheSameBitsOverRanksStagesAndBuckets) {
   }
 }
 
+TEST(ZeroTest, AShardThatIsCopiedAndPutBackGoesOnToTheSameBits) {
+  for (const MomentFormat format : {MomentFormat::kFp32, MomentFormat::k8Bit}) {
+    for (const int stage : {0, 1, 2, 3}) {
+      if (format == MomentFormat::k8Bit && stage == 0) continue;
+      const Setting setting{
+          .ranks = 2, .stage = stage, .inputs = kLarge, .moments = format};
+      const Outcome want = Train(setting, 0, 6);
+      const auto ranks = Connect(setting);
+      OnEveryRank(2, [&](int rank) {
+        ToyRank first(setting, *ranks[rank]);
+        for (int64_t step = 0; step < 3; ++step) {
+          FT_ASSERT_OK(first.Step(step).status());
+        }
+        std::vector<std::byte> kept(first.optimizer().shard_bytes());
+        first.optimizer().CopyShard(kept);
+        ToyRank second(setting, *ranks[rank]);
+        FT_ASSERT_OK(second.optimizer().RestoreShard(kept));
+        second.optimizer().set_steps(3);
+        for (int64_t step = 3; step < 6; ++step) {
+          FT_ASSERT_OK(second.Step(step).status());
+        }
+        EXPECT_EQ(second.Parameters(), want.parameters) << Describe(setting);
+      });
+    }
+  }
+}
+
 TEST(ZeroTest, SixLanesAreEqualOnOneThreeAndSixRanks) {
   const Outcome want = Train({.lanes = 6}, 0, 5);
   for (const int ranks : {3, 6}) {

@@ -151,6 +151,13 @@ TEST_F(RunTest, StagesRanksAndRecomputationGiveTheSameLastBlockToTheBit) {
   ExpectOneResult(dir_, spec);
 }
 
+// The gradient passes through blocks that do not learn.
+TEST_F(RunTest, StagesRanksAndRecomputationGiveTheSameFirstBlockToTheBit) {
+  v1::JobSpec spec = TinySpec(4);
+  spec.mutable_adaptation()->mutable_freeze()->set_last_blocks(-1);
+  ExpectOneResult(dir_, spec);
+}
+
 // tiny_chat with a head of its own.
 std::string MakeUntied(const std::string& dir) {
   const std::string from = FT_TEST_SOURCE_DIR "/tests/golden/models/tiny_chat";

@@ -6,6 +6,7 @@
 // Those of LoRA on a quantised base equal, to the bit, those on the weights it
 // stands for.
 
+#include <array>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -243,6 +244,87 @@ TEST(QloraTest, TenStepsEqualThoseOnTheExpandedWeightsHoweverTheyAreDivided) {
     }
   }
   EXPECT_NE(want.log[0].loss, Train("lora", plain, {}).log[0].loss);
+}
+
+// Leaves in its n-th call, as a rank that is killed.
+class LeavingCollective : public Collective {
+ public:
+  LeavingCollective(Collective& inner, int leaves_at)
+      : inner_(inner), left_(leaves_at) {}
+
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  absl::Status AllGather(std::span<std::byte> out,
+                         std::span<const std::byte> in) override {
+    Count();
+    return inner_.AllGather(out, in);
+  }
+  absl::Status AllToAll(std::span<std::byte> out,
+                        std::span<const std::byte> in) override {
+    Count();
+    return inner_.AllToAll(out, in);
+  }
+  absl::Status Broadcast(std::span<std::byte> data, int root) override {
+    return inner_.Broadcast(data, root);
+  }
+  absl::Status Barrier() override { return inner_.Barrier(); }
+  void Abort(const absl::Status& why) override { inner_.Abort(why); }
+  uint64_t sequence_hash() const override { return inner_.sequence_hash(); }
+  const CollectiveBytes& bytes_sent() const override {
+    return inner_.bytes_sent();
+  }
+  bool has_left() const { return left_ < 0; }
+
+ private:
+  void Count() {
+    if (left_-- == 0) inner_.Abort(absl::CancelledError("killed"));
+  }
+
+  Collective& inner_;
+  int left_;
+};
+
+// Of one step; the first error.
+absl::Status TakeStep(ShardedModel& sharded, const Supervised& batch) {
+  Transformer& model = sharded.model();
+  ShardedOptimizer& optimizer = sharded.optimizer();
+  sharded.BeginPass(/*is_last_of_lane=*/true);
+  model
+      .LossSum(model.Forward(batch.batch), batch.rows, batch.labels,
+               1.0 / static_cast<double>(batch.rows.size()))
+      .backward();
+  FT_RETURN_IF_ERROR(sharded.status());
+  optimizer.TakeLane();
+  FT_RETURN_IF_ERROR(optimizer.ReduceScatterRound());
+  FT_RETURN_IF_ERROR(optimizer.ClipGradients(1).status());
+  return optimizer.Update(0.01);
+}
+
+TEST(ShardedModelTest, ARankThatLeavesInAnyCallIsAnErrorOfTheOthersAndNoCrash) {
+  const GoldenTensors data(absl::StrCat(kRoot, "data.safetensors"));
+  const Supervised batch =
+      PackRows(data["input_ids"][0][0], data["attention_mask"][0][0],
+               data["labels"][0][0]);
+  for (const int stage : {2, 3}) {
+    bool has_left = true;
+    for (int call = 0; has_left; ++call) {
+      ASSERT_LT(call, 100);
+      const auto group = MakeThreadCollectives(2);
+      std::array<absl::Status, 2> statuses;
+      testing::OnEveryRank(2, [&](int rank) {
+        const auto model = testing::LoadGoldenModel("llama_untied");
+        model->TrainEverything();
+        LeavingCollective leaving(*group[rank], rank == 1 ? call : 1 << 20);
+        ShardedModel sharded(*model, {.zero = {.zero_stage = stage}}, leaving);
+        statuses[rank] = TakeStep(sharded, batch);
+        if (rank == 1) has_left = leaving.has_left();
+      });
+      for (const absl::Status& status : statuses) {
+        EXPECT_EQ(status.ok(), !has_left)
+            << "stage " << stage << ", call " << call << ": " << status;
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, TrainingGoldenTest,
