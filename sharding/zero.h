@@ -61,6 +61,9 @@ class ShardedOptimizer {
   // collective.size(), zero_stage in [0, 3]; at stage 3 a bucket is a unit
   ShardedOptimizer(Partition partition, ZeroOptions options,
                    Collective& collective);
+  // Its moments refer to its partition.
+  ShardedOptimizer(const ShardedOptimizer&) = delete;
+  ShardedOptimizer& operator=(const ShardedOptimizer&) = delete;
 
   const Partition& partition() const { return partition_; }
 
