@@ -5,12 +5,12 @@
 #include <set>
 
 #include "absl/strings/strip.h"
-#include "common/digest.h"
 #include "common/file.h"
 #include "common/status.h"
 #include "formats/peft_adapter.h"
 #include "model/weights.h"
 #include "train/job.h"
+#include "train/local_file.h"
 
 namespace ft {
 
@@ -49,12 +49,7 @@ absl::StatusOr<v1::ExportFiles> ExportAdapter(const Transformer& model,
   v1::ExportFiles files;
   files.set_dir(dir);
   for (const char* name : {kAdapterConfigName, kAdapterWeightsName}) {
-    v1::LocalFile* file = files.add_files();
-    file->set_path(name);
-    FT_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(JoinPath(dir, name)));
-    file->set_bytes(bytes);
-    FT_ASSIGN_OR_RETURN(*file->mutable_sha256(),
-                        Sha256OfFile(JoinPath(dir, name)));
+    FT_ASSIGN_OR_RETURN(*files.add_files(), DescribeFile(dir, name));
   }
   return files;
 }

@@ -16,6 +16,7 @@
 #include "common/no_space.h"
 #include "common/status.h"
 #include "formats/safetensors.h"
+#include "train/local_file.h"
 
 namespace ft {
 namespace {
@@ -89,17 +90,6 @@ absl::Status AgreeOnSpace(const absl::Status& mine, Collective& ranks) {
                      "whether checkpoint.json is written");
   if (!mine.ok() || all[0] == 0) return mine;
   return ErrnoStatus(ENOSPC, "rank 0");
-}
-
-absl::StatusOr<v1::LocalFile> Describe(const std::string& dir,
-                                       const std::string& name) {
-  v1::LocalFile file;
-  file.set_path(name);
-  FT_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(JoinPath(dir, name)));
-  file.set_bytes(bytes);
-  FT_ASSIGN_OR_RETURN(*file.mutable_sha256(),
-                      Sha256OfFile(JoinPath(dir, name)));
-  return file;
 }
 
 json TensorsJson(const ShardedOptimizer& optimizer) {
@@ -222,7 +212,7 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
     FT_RETURN_IF_ERROR(made);
     FT_RETURN_IF_ERROR(WriteShard(JoinPath(folder, shard), optimizer));
     Pass(Failpoint::kShardWritten);
-    return Describe(folder, shard);
+    return DescribeFile(folder, shard);
   };
   const absl::StatusOr<v1::LocalFile> own = write();
   FT_ASSIGN_OR_RETURN(const std::vector<v1::LocalFile> shards,
@@ -244,7 +234,7 @@ absl::StatusOr<v1::CheckpointFiles> WriteCheckpoint(
   FT_RETURN_IF_ERROR(AgreeOnSpace(written, ranks));
   if (ranks.rank() != 0) return result;
 
-  FT_ASSIGN_OR_RETURN(*result.add_own(), Describe(folder, kCheckpointFile));
+  FT_ASSIGN_OR_RETURN(*result.add_own(), DescribeFile(folder, kCheckpointFile));
   for (const v1::LocalFile& file : shards) *result.add_all() = file;
   *result.add_all() = result.own(1);
   return result;

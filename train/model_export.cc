@@ -8,7 +8,6 @@
 #include <span>
 #include <vector>
 
-#include "common/digest.h"
 #include "common/file.h"
 #include "common/no_space.h"
 #include "common/status.h"
@@ -17,6 +16,7 @@
 #include "formats/model_import.h"
 #include "formats/model_writer.h"
 #include "model/spans.h"
+#include "train/local_file.h"
 
 namespace ft {
 namespace {
@@ -94,12 +94,7 @@ absl::StatusOr<v1::ExportFiles> Describe(const std::string& dir) {
   FT_ASSIGN_OR_RETURN(const std::vector<std::string> names,
                       ModelFileNames(dir));
   for (const std::string& name : names) {
-    v1::LocalFile* file = files.add_files();
-    file->set_path(name);
-    FT_ASSIGN_OR_RETURN(const int64_t bytes, FileSize(JoinPath(dir, name)));
-    file->set_bytes(bytes);
-    FT_ASSIGN_OR_RETURN(*file->mutable_sha256(),
-                        Sha256OfFile(JoinPath(dir, name)));
+    FT_ASSIGN_OR_RETURN(*files.add_files(), DescribeFile(dir, name));
   }
   return files;
 }
