@@ -5,8 +5,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -20,7 +18,7 @@
 #include "ctl/paths.h"
 #include "ctl/train_program.h"
 #include "jobspec/from_yaml.h"
-#include "jobspec/yaml_reader.h"
+#include "jobspec/job_text.h"
 
 namespace ft {
 namespace {
@@ -58,24 +56,10 @@ absl::Status UploadData(Client& client, const std::string& folder,
 
 absl::StatusOr<v1::JobSpec> ReadJobFile(const std::string& path,
                                         std::string& folder) {
-  if (path == "-") {
-    folder = ".";
-    const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-    return ParseJobFile(text, "stdin", JobFilePlace{folder});
-  }
-  folder = DirName(path);
-  if (IsDirectory(path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": is a folder; name a job file"));
-  }
-  absl::StatusOr<std::string> text =
-      ReadFile(path, static_cast<int64_t>(kMaxYamlBytes));
-  if (absl::IsResourceExhausted(text.status())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(text.status().message(), "; that is no job file"));
-  }
-  FT_RETURN_IF_ERROR(text.status());
-  return ParseJobFile(*text, path, JobFilePlace{folder});
+  const bool is_stdin = path == "-";
+  folder = is_stdin ? "." : DirName(path);
+  FT_ASSIGN_OR_RETURN(const std::string text, ReadJobText(path));
+  return ParseJobFile(text, is_stdin ? "stdin" : path, JobFilePlace{folder});
 }
 
 int CheckData(const std::string& job_file, bool quiet) {

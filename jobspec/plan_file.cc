@@ -4,8 +4,6 @@
 
 #include <unistd.h>
 
-#include <iostream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,27 +12,10 @@
 #include "common/file.h"
 #include "common/status.h"
 #include "jobspec/from_yaml.h"
-#include "jobspec/yaml_reader.h"
+#include "jobspec/job_text.h"
 
 namespace ft {
 namespace {
-
-absl::StatusOr<std::string> ReadText(const std::string& path) {
-  if (path == "-") {
-    return std::string{std::istreambuf_iterator<char>(std::cin), {}};
-  }
-  if (IsDirectory(path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": is a folder; name a job file"));
-  }
-  absl::StatusOr<std::string> text =
-      ReadFile(path, static_cast<int64_t>(kMaxYamlBytes));
-  if (absl::IsResourceExhausted(text.status())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(text.status().message(), "; that is no job file"));
-  }
-  return text;
-}
 
 // Where the config.json is; a fault names the field.
 absl::StatusOr<std::string> FindConfig(const PlanRequest& request,
@@ -79,7 +60,7 @@ int64_t MemoryOfThisMachine() {
 
 absl::StatusOr<JobPlan> PlanJobFile(const PlanRequest& request) {
   const std::string name = request.job_file == "-" ? "stdin" : request.job_file;
-  FT_ASSIGN_OR_RETURN(const std::string text, ReadText(request.job_file));
+  FT_ASSIGN_OR_RETURN(const std::string text, ReadJobText(request.job_file));
   std::vector<std::string> not_yet;
   FT_ASSIGN_OR_RETURN(const v1::JobSpec spec,
                       ParseJobFileToPlan(text, name, not_yet));
